@@ -1,0 +1,49 @@
+# Only Go is needed, but for the targets that say so.
+
+PREFIX ?= /usr/local
+GOFMT = "$$(go env GOROOT)/bin/gofmt"
+
+# The patterns of go leave testdata out.
+PACKAGES = ./... $(patsubst %/main.go,./%,$(wildcard testdata/*/main.go))
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: build ## show the whole loop: the daemon on port 9187 and an example application
+	@go build -o .build/ ./testdata/application ./testdata/run
+	@.build/run .build/application ./pixel-ping testdata/run.json
+
+.PHONY: test
+test: ## check formatting, vet, and run all tests
+	@unformatted=$$($(GOFMT) -l .) && test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
+	go vet $(PACKAGES)
+	@if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v $$(go env CC) >/dev/null; then \
+		set -x; go test -race ./...; \
+	elif [ "$(RACE)" = required ]; then \
+		echo "The race detector is required, and needs a C compiler: there is none."; exit 1; \
+	else \
+		echo "Without the race detector, as there is no C compiler for it."; \
+		set -x; go test ./...; \
+	fi
+
+.PHONY: platforms
+platforms: ## build for Linux, macOS, FreeBSD and Windows, to see that it does
+	@for os in linux darwin freebsd windows; do \
+		echo "$$os"; \
+		GOOS=$$os CGO_ENABLED=0 go build -o .build/$$os/ ./cmd/pixel-ping && GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; \
+	done
+
+.PHONY: build
+build: ## build ./pixel-ping, static and stripped
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o pixel-ping ./cmd/pixel-ping
+
+.PHONY: install
+install: build ## install it to PREFIX/bin (/usr/local/bin)
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 pixel-ping "$(DESTDIR)$(PREFIX)/bin/pixel-ping"
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf pixel-ping .build

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The way of a hit shows in the imports: each step knows the next one at the
+// most, and a request cannot reach the network.
+func TestImports(t *testing.T) {
+	const module = "pixel-ping/"
+	list, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, module+"...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]string{
+		"cmd/pixel-ping":    {"cert", "config", "endpoint", "flush", "hits", "pixel"},
+		"internal/cert":     nil,
+		"internal/config":   {"node"},
+		"internal/endpoint": {"hits", "node"},
+		"internal/flush":    {"hits"},
+		"internal/hits":     nil,
+		"internal/node":     nil,
+		"internal/pixel":    {"node"},
+	}
+	for line := range strings.Lines(string(list)) {
+		imports := strings.Fields(strings.ReplaceAll(line, module, ""))
+		var got []string
+		for _, path := range imports[1:] {
+			switch name, internal := strings.CutPrefix(path, "internal/"); {
+			case internal && strings.Contains(line, module+path):
+				got = append(got, name)
+			case strings.Contains(strings.Split(path, "/")[0], "."):
+				t.Errorf("%s imports %s, which is not in the standard library", imports[0], path)
+			}
+		}
+		if !slices.Equal(got, want[imports[0]]) {
+			t.Errorf("%s imports %q, want %q", imports[0], got, want[imports[0]])
+		}
+		delete(want, imports[0])
+	}
+	for name := range want {
+		t.Errorf("there is no %s", name)
+	}
+}

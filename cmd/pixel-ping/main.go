@@ -1,0 +1,230 @@
+// Pixel-ping is a minimalist pixel tracker: it answers
+//
+//	<img src="http://pixels.example.com/pixel.gif?key=...">
+//
+// with a 1x1 GIF at once, counts the hit in memory, and at every interval posts
+// the counts to the publisher's own application, which stores them. It is a
+// port of Pixel Ping 0.1.6 (CoffeeScript on Node), and takes its place without
+// any other change.
+//
+// Usage:
+//
+//	pixel-ping path/to/config.json
+//	pixel-ping -v
+//	pixel-ping -h
+//
+// The configuration is one JSON object. port and interval are required.
+//
+//	host      the name or address to listen on (all interfaces)
+//	port      the port to listen on; 0 for a free one
+//	interval  seconds between two flushes
+//	endpoint  the URL that the counts are posted to (none: they are only logged)
+//	discard   true to drop the counts of a flush that failed (merged back)
+//	secret    sent with each flush, for the application to check
+//	sslkey    a file with the key of the certificate, for HTTPS
+//	sslcert   a file with the certificate
+//	sslca     a file with the certificates of its authorities, to complete the chain
+//
+// SIGUSR2 forces a flush (not on Windows). SIGTERM, SIGINT and SIGHUP stop the
+// daemon: it delivers what it holds, within 9 seconds. A second one ends it at
+// once.
+//
+// The exit status is 0 after a stop if every hit was delivered, or none was to
+// be: without an endpoint, or with discard. It is 1 if some were not, which
+// stand in the log, or if the daemon could not start.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"time"
+
+	"pixel-ping/internal/config"
+	"pixel-ping/internal/endpoint"
+	"pixel-ping/internal/flush"
+	"pixel-ping/internal/hits"
+	"pixel-ping/internal/pixel"
+)
+
+const version = "1.0.0"
+
+const (
+	minAnswer   = time.Minute            // the least that an endpoint has to answer
+	stopTimeout = 8 * time.Second        // for a stop to deliver what is held
+	quietTime   = 2 * time.Second        // of these, for requests that are running
+	lastMoment  = 300 * time.Millisecond // for what may hang in writing to the log
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the whole program: args is the command line without the program's
+// name, the result the exit status. It ends when the process is told to, when
+// ctx ends, or when it can not serve. It handles the signals of the process, so
+// there is one run at a time.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	path := ""
+	if len(args) > 0 {
+		path = args[0]
+	}
+	switch path {
+	case "-v", "-version", "--version":
+		fmt.Fprintf(stdout, "Pixel Ping version %s\n", version)
+		return 0
+	case "", "-h", "-help", "--help":
+		fmt.Fprintln(stderr, "Usage: pixel-ping path/to/config.json")
+		return 0
+	}
+	err := daemon(ctx, path, stdout, stderr)
+	if err == nil {
+		return 0
+	}
+	// A log that nobody reads does not keep the process from ending.
+	printed := make(chan struct{})
+	go func() {
+		fmt.Fprintf(stderr, "pixel-ping: %v\n", err)
+		close(printed)
+	}()
+	select {
+	case <-printed:
+	case <-time.After(lastMoment):
+	}
+	return 1
+}
+
+// daemon builds the way of a hit, announces it, and lives until it is stopped.
+// The original announces before it has listened, and lives on without a server
+// if the port is taken or the certificate does not load.
+func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
+	conf, err := load(path, stderr)
+	if err != nil {
+		return err
+	}
+	store := new(hits.Store)
+	server, err := newServer(conf, pixel.Handler{Hits: store}, stderr)
+	if err != nil {
+		return err
+	}
+	flusher := &flush.Flusher{
+		Store:    store,
+		Discard:  conf.Discard,
+		Interval: conf.Interval,
+		Stdout:   stdout,
+		Stderr:   stderr,
+	}
+	if conf.Endpoint != nil {
+		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.Secret, max(conf.Interval, minAnswer))
+	}
+	listeners, err := listen(conf.Host, conf.Port)
+	if err != nil {
+		return err
+	}
+
+	stop, forced := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	notify(stop, forced)
+	defer signal.Stop(stop)
+	defer signal.Stop(forced)
+	if conf.Endpoint != nil {
+		fmt.Fprintf(stdout, "Flushing hits to %s\n", conf.EndpointText)
+	} else {
+		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", path)
+	}
+	fmt.Fprintf(stdout, "Serving the pixel at %s\n", address(conf, listeners[0]))
+
+	failed := make(chan error, len(listeners))
+	for _, listener := range listeners {
+		go func() { failed <- serve(server, listener) }()
+	}
+	delivery, abandon := context.WithCancelCause(context.Background())
+	defer abandon(nil)
+	stopped, flushed := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(flushed)
+		flusher.Run(delivery, stopped, forced)
+	}()
+
+	select {
+	case <-ctx.Done():
+	case <-stop:
+	case err = <-failed:
+	}
+
+	bound(delivery, abandon, stop)
+	quiet, cancel := context.WithTimeout(delivery, quietTime)
+	defer cancel()
+	if server.Shutdown(quiet) != nil {
+		server.Close()
+	}
+	close(stopped)
+	if !within(delivery, flushed) {
+		return errors.New("stopped while nobody read the log; not all hits were delivered")
+	}
+	if left := store.Take(); len(left) > 0 && conf.Endpoint != nil && !conf.Discard {
+		err = errors.Join(err, fmt.Errorf("%d hits of %d keys were not delivered; the log has them", left.Hits(), len(left)))
+	}
+	return err
+}
+
+// bound makes sure that a stop comes to its end: the delivery is abandoned when
+// time is up, or at once when stop receives a second signal.
+func bound(delivery context.Context, abandon context.CancelCauseFunc, stop <-chan os.Signal) {
+	go func() {
+		select {
+		case <-stop:
+			abandon(errors.New("stopped by a second signal"))
+		case <-time.After(stopTimeout):
+			abandon(errors.New("stopped before there was an answer"))
+		case <-delivery.Done():
+		}
+	}()
+}
+
+// within waits for flushed, and reports whether that came before the delivery
+// was abandoned, or right after it. It does not if the flusher hangs in writing
+// the log to a pipe that is full.
+func within(delivery context.Context, flushed <-chan struct{}) bool {
+	select {
+	case <-flushed:
+		return true
+	case <-delivery.Done():
+	}
+	select {
+	case <-flushed:
+		return true
+	case <-time.After(lastMoment):
+		return false
+	}
+}
+
+// load reads the configuration. It warns of settings that are not known, since
+// they may be misspelt.
+func load(path string, stderr io.Writer) (config.Config, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
+	}
+	defer file.Close()
+	conf, unknown, err := config.Parse(file)
+	for _, name := range unknown {
+		fmt.Fprintf(stderr, "pixel-ping: %s: unknown setting %q is ignored\n", path, name)
+	}
+	if err != nil {
+		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
+	}
+	return conf, nil
+}
+
+// cause takes off what an error of the file system says of the call and the
+// path.
+func cause(err error) error {
+	if of, ok := errors.AsType[*fs.PathError](err); ok {
+		return of.Err
+	}
+	return err
+}

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The tests run the real program: the test binary starts itself again, and is
+// the daemon then.
+func TestMain(m *testing.M) {
+	if os.Getenv("RUN_PIXEL_PING") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// deadline bounds whatever a test waits for.
+const deadline = 20 * time.Second
+
+func command(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	// Without the second that the race detector takes for its report at the end.
+	cmd.Env = append(os.Environ(), "RUN_PIXEL_PING=1", "GORACE=atexit_sleep_ms=0")
+	return cmd
+}
+
+// settings writes a configuration, with a free port and a long interval unless
+// it has others, and returns its path.
+func settings(t *testing.T, values map[string]any) string {
+	t.Helper()
+	all := map[string]any{"host": "127.0.0.1", "port": 0, "interval": 3600}
+	for name, value := range values {
+		all[name] = value
+	}
+	text, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// process is a daemon that serves.
+type process struct {
+	cmd *exec.Cmd
+	url string  // of the pixel
+	log *output // stdout and stderr, in the order in which they were written
+}
+
+// start starts a daemon and waits until it has announced itself. It is killed
+// at the end of the test.
+func start(t *testing.T, values map[string]any) *process {
+	t.Helper()
+	d := &process{cmd: command(settings(t, values)), log: &output{changed: make(chan struct{})}}
+	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		d.cmd.Process.Kill()
+		d.cmd.Wait()
+	})
+	line := d.log.wait(t, "Serving the pixel at ")
+	d.url = strings.TrimPrefix(line, "Serving the pixel at ")
+	return d
+}
+
+// hit makes one hit for each query, and fails the test unless all are answered
+// with the pixel.
+func (d *process) hit(t *testing.T, queries ...string) {
+	t.Helper()
+	for _, query := range queries {
+		answer, err := http.Get(d.url + "?" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if answer.StatusCode != 200 || len(body) != 35 || err != nil {
+			t.Fatalf("%s: status %d, %d bytes, error %v", query, answer.StatusCode, len(body), err)
+		}
+	}
+}
+
+// signal sends a signal to the daemon.
+func (d *process) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wait waits for the end of the daemon and returns its exit status.
+func (d *process) wait(t *testing.T) int {
+	t.Helper()
+	timer := time.AfterFunc(deadline, func() { d.cmd.Process.Kill() })
+	defer timer.Stop()
+	d.cmd.Wait()
+	return d.cmd.ProcessState.ExitCode()
+}
+
+// output collects what a process writes.
+type output struct {
+	mu      sync.Mutex
+	text    strings.Builder
+	changed chan struct{}
+}
+
+func (l *output) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return l.text.Write(p)
+}
+
+func (l *output) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// wait waits for a line that begins with prefix and returns it.
+func (l *output) wait(t *testing.T, prefix string) string {
+	t.Helper()
+	timeout := time.After(deadline)
+	for {
+		l.mu.Lock()
+		text, changed := l.text.String(), l.changed
+		l.mu.Unlock()
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, prefix) && strings.HasSuffix(line, "\n") {
+				return strings.TrimSuffix(line, "\n")
+			}
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("no line %q; the log is:\n%s", prefix, text)
+		}
+	}
+}
+
+// application is an endpoint. It sends the form of each flush to flushes, and
+// answers with the next of the statuses, or 204 when there is none.
+type application struct {
+	*httptest.Server
+	flushes  chan string
+	statuses chan int
+}
+
+func newApplication(t *testing.T) *application {
+	a := &application{flushes: make(chan string, 100), statuses: make(chan int, 100)}
+	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		a.flushes <- string(body)
+		select {
+		case status := <-a.statuses:
+			w.WriteHeader(status)
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	}))
+	t.Cleanup(a.Close)
+	return a
+}
+
+func (a *application) expect(t *testing.T, want string) {
+	t.Helper()
+	select {
+	case got := <-a.flushes:
+		if got != want {
+			t.Errorf("the application received %s, want %s", got, want)
+		}
+	case <-time.After(deadline):
+		t.Fatalf("the application received nothing, want %s", want)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	const usage = "Usage: pixel-ping path/to/config.json\n"
+	directory := t.TempDir()
+	text := func(text string) string {
+		path := filepath.Join(t.TempDir(), "config.json")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	missing := filepath.Join(directory, "missing.json")
+	broken := text("{\n\"port\": }")
+	misspelt := text(`{"port": 1, "intervall": 60}`)
+	for _, test := range []struct {
+		args           []string
+		status         int
+		stdout, stderr string
+	}{
+		{nil, 0, "", usage},
+		{[]string{""}, 0, "", usage},
+		{[]string{"-h"}, 0, "", usage},
+		{[]string{"-help"}, 0, "", usage},
+		{[]string{"--help", "x"}, 0, "", usage},
+		{[]string{"-v"}, 0, "Pixel Ping version " + version + "\n", ""},
+		{[]string{"-version"}, 0, "Pixel Ping version " + version + "\n", ""},
+		{[]string{"--version"}, 0, "Pixel Ping version " + version + "\n", ""},
+		{[]string{missing}, 1, "", "pixel-ping: " + missing + ": no such file or directory\n"},
+		{[]string{directory}, 1, "", "pixel-ping: " + directory + ": is a directory\n"},
+		{[]string{broken}, 1, "", "pixel-ping: " + broken + ": line 2, column 9: invalid character '}' looking for beginning of value\n"},
+		{[]string{misspelt}, 1, "", "pixel-ping: " + misspelt + ": unknown setting \"intervall\" is ignored\n" +
+			"pixel-ping: " + misspelt + ": interval: missing; want a number of seconds above 0\n"},
+	} {
+		cmd := command(test.args...)
+		var stdout, stderr strings.Builder
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		cmd.Run()
+		if status := cmd.ProcessState.ExitCode(); status != test.status || stdout.String() != test.stdout || stderr.String() != test.stderr {
+			t.Errorf("%q: status %d, stdout %q, stderr %q; want %d, %q, %q", test.args,
+				status, stdout.String(), stderr.String(), test.status, test.stdout, test.stderr)
+		}
+	}
+}
+
+// refused starts a daemon that is not to start, and returns its log.
+func refused(t *testing.T, values map[string]any) string {
+	t.Helper()
+	d := &process{cmd: command(settings(t, values)), log: &output{changed: make(chan struct{})}}
+	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if status := d.wait(t); status != 1 {
+		t.Errorf("exit status %d, want 1", status)
+	}
+	return d.log.String()
+}
+
+func TestStartThatFails(t *testing.T) {
+	taken := start(t, nil)
+	port := taken.url[len("http://127.0.0.1:") : len(taken.url)-len("/pixel.gif")]
+	for name, test := range map[string]struct {
+		values map[string]any
+		want   string
+	}{
+		"port taken":     {map[string]any{"port": port}, "pixel-ping: host, port: cannot listen on 127.0.0.1:" + port + ": address already in use\n"},
+		"host elsewhere": {map[string]any{"host": "192.0.2.1"}, "pixel-ping: host, port: cannot listen on 192.0.2.1:0: cannot assign requested address\n"},
+		"no certificate": {map[string]any{"sslkey": "no.pem", "sslcert": "no.pem"}, "pixel-ping: sslkey no.pem: no such file or directory\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := refused(t, test.values); got != test.want {
+				t.Errorf("said %q, want %q", got, test.want)
+			}
+		})
+	}
+	t.Run("host unknown", func(t *testing.T) {
+		got := refused(t, map[string]any{"host": "nosuch.invalid"})
+		if !strings.HasPrefix(got, `pixel-ping: host: "nosuch.invalid" is not known (`) || strings.Count(got, "\n") != 1 {
+			t.Errorf("said %q", got)
+		}
+	})
+}
+
+func TestAnnouncement(t *testing.T) {
+	d := start(t, map[string]any{"host": "", "endpoint": "http://user:hunter2@127.0.0.1:1/save"})
+	scanner := bufio.NewScanner(strings.NewReader(d.log.String()))
+	scanner.Scan()
+	if got := scanner.Text(); got != "Flushing hits to http://user:xxxxx@127.0.0.1:1/save" {
+		t.Errorf("the first line is %q", got)
+	}
+	scanner.Scan()
+	if got := scanner.Text(); !strings.HasPrefix(got, "Serving the pixel at http://localhost:") {
+		t.Errorf("the second line is %q", got)
+	}
+	d.hit(t, "key=a")
+
+	config := settings(t, nil)
+	d = &process{cmd: command(config), log: &output{changed: make(chan struct{})}}
+	d.cmd.Stderr = d.log
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	got := d.log.wait(t, "No endpoint")
+	d.cmd.Process.Kill()
+	d.wait(t)
+	if want := `No endpoint set. Hits won't be flushed, add "endpoint" to ` + config + "."; got != want {
+		t.Errorf("said %q, want %q", got, want)
+	}
+}
+
+func TestInterval(t *testing.T) {
+	app := newApplication(t)
+	start(t, map[string]any{"interval": "0.01", "endpoint": app.URL, "secret": 7})
+	for range 3 {
+		app.expect(t, "json=%7B%7D&secret=7")
+	}
+}

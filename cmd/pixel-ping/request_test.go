@@ -1,0 +1,202 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// exchange sends raw bytes to a daemon and returns the statuses of the answers,
+// as many as are asked for.
+func exchange(t *testing.T, d *process, request string, answers int) (statuses []int) {
+	t.Helper()
+	u, err := url.Parse(d.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", u.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(deadline))
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	method, _, _ := strings.Cut(request, " ")
+	r := bufio.NewReader(conn)
+	for len(statuses) < answers {
+		answer, err := http.ReadResponse(r, &http.Request{Method: method})
+		if err != nil {
+			t.Fatalf("%.80q: %v after the answers %v", request, err, statuses)
+		}
+		if answer.StatusCode != http.StatusContinue {
+			if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+				t.Fatalf("%.80q: %v", request, err)
+			}
+		}
+		statuses = append(statuses, answer.StatusCode)
+	}
+	return statuses
+}
+
+// What net/http decides before or after the handler, in which it is to be as
+// Node is.
+func TestRawRequests(t *testing.T) {
+	app := newApplication(t)
+	d := start(t, map[string]any{"endpoint": app.URL})
+	const host = " HTTP/1.1\r\nHost: x\r\n"
+	for _, test := range []struct {
+		name, request string
+		want          []int
+	}{
+		{"GET", "GET /pixel.gif?key=01" + host + "\r\n", []int{200}},
+		{"HEAD", "HEAD /pixel.gif?key=02" + host + "\r\n", []int{200}},
+		{"POST", "POST /pixel.gif?key=03" + host + "Content-Length: 3\r\n\r\nabc", []int{200}},
+		{"chunks", "PUT /pixel.gif?key=04" + host + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", []int{200}},
+		{"body that never comes", "POST /pixel.gif?key=05" + host + "Content-Length: 1000\r\n\r\n", []int{200}},
+		{"OPTIONS", "OPTIONS /pixel.gif?key=06" + host + "\r\n", []int{200}},
+		{"OPTIONS *", "OPTIONS *" + host + "\r\n", []int{404}},
+		{"absolute form", "GET http://y/pixel.gif?key=07" + host + "\r\n", []int{200}},
+		{"HTTP/1.0", "GET /pixel.gif?key=08 HTTP/1.0\r\n\r\n", []int{200}},
+		{"no Host", "GET /pixel.gif?key=no HTTP/1.1\r\n\r\n", []int{400}},
+		{"unknown method", "FOO /pixel.gif?key=no" + host + "\r\n", []int{400}},
+		{"Expect and a body", "POST /pixel.gif?key=09" + host + "Expect: 100-continue\r\nContent-Length: 3\r\n\r\n", []int{100, 200}},
+		{"Expect alone", "GET /pixel.gif?key=10" + host + "Expect: 100-continue\r\n\r\n", []int{100, 200}},
+		{"other Expect", "GET /pixel.gif?key=no" + host + "Expect: more\r\n\r\n", []int{417}},
+		{"pipelined", "GET /pixel.gif?key=11" + host + "\r\nPOST /no" + host + "Content-Length: 3\r\n\r\nabcGET /pixel.gif?key=12" + host + "\r\n", []int{200, 404, 200}},
+		{"semicolon", "GET /pixel.gif?key=13;key=14" + host + "\r\n", []int{200}},
+		{"long key", "GET /pixel.gif?x=" + strings.Repeat("x", 15000) + "&key=15" + host + "\r\n", []int{200}},
+		{"too long key", "GET /pixel.gif?key=" + strings.Repeat("no", 11000) + host + "\r\n", []int{431}},
+		{"too long header", "GET /pixel.gif?key=no" + host + "X: " + strings.Repeat("x", 22000) + "\r\n\r\n", []int{431}},
+		{"raw UTF-8", "GET /pixel.gif?key=n\xc3\xb6" + host + "\r\n", []int{400}},
+		{"tab", "GET /pixel.gif?key=n\to" + host + "\r\n", []int{400}},
+		{"space", "GET /pixel.gif?key=n o" + host + "\r\n", []int{400}},
+		{"NUL", "GET /pixel.gif?key=n\x00o" + host + "\r\n", []int{400}},
+		{"DEL", "GET /pixel.gif?key=n\x7fo" + host + "\r\n", []int{400}},
+		{"printable", "GET /pixel.gif?key=16\"<>\\^`{|}'" + host + "\r\n", []int{200}},
+	} {
+		if got := exchange(t, d, test.request, len(test.want)); !slices.Equal(got, test.want) {
+			t.Errorf("%s: statuses %v, want %v", test.name, got, test.want)
+		}
+	}
+	d.signal(t, os.Interrupt)
+	app.expect(t, "json=%7B%2201%22%3A1%2C%2202%22%3A1%2C%2203%22%3A1%2C%2204%22%3A1%2C%2205%22%3A1%2C%2206%22%3A1%2C"+
+		"%2207%22%3A1%2C%2208%22%3A1%2C%2209%22%3A1%2C%2210%22%3A1%2C%2211%22%3A1%2C%2212%22%3A1%2C"+
+		"%2213%3Bkey%3D14%22%3A1%2C%2215%22%3A1%2C%2216%5C%22%3C%3E%5C%5C%5E%60%7B%7C%7D'%22%3A1%7D")
+}
+
+// The connection is kept, and what is sent does not show in the log.
+func TestKeptConnection(t *testing.T) {
+	d := start(t, nil)
+	const hit = "GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\n"
+	if got := exchange(t, d, strings.Repeat(hit, 1000), 1000); len(got) != 1000 {
+		t.Errorf("%d answers, want 1000", len(got))
+	}
+	log := d.log.String()
+	exchange(t, d, "GET /pixel.gif?a;b HTTP/1.1\r\nHost: x\r\n\r\n", 1)
+	exchange(t, d, "\x16\x03\x01 nonsense\r\n\r\n", 1)
+	if got := d.log.String(); got != log {
+		t.Errorf("a client has written to the log:\n%s", got)
+	}
+}
+
+func TestLocalhostIsBoundOnEveryAddress(t *testing.T) {
+	addresses, err := net.LookupHost("localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, map[string]any{"host": "localhost"})
+	u, err := url.Parse(d.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range addresses {
+		conn, err := net.Dial("tcp", net.JoinHostPort(address, u.Port()))
+		if err != nil {
+			t.Errorf("localhost is also %s: %v", address, err)
+			continue
+		}
+		conn.Close()
+	}
+}
+
+// certificate writes httptest's certificate for 127.0.0.1 and its key, and
+// returns their names and a client that trusts it.
+func certificate(t *testing.T) (certFile, keyFile string, client *http.Client) {
+	t.Helper()
+	donor := httptest.NewTLSServer(nil)
+	defer donor.Close()
+	pair := donor.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	directory := t.TempDir()
+	certFile, keyFile = filepath.Join(directory, "cert.pem"), filepath.Join(directory, "key.pem")
+	for file, block := range map[string]*pem.Block{
+		certFile: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]},
+		keyFile:  {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(donor.Certificate())
+	return certFile, keyFile, &http.Client{Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: roots},
+		ForceAttemptHTTP2: true,
+	}}
+}
+
+func TestHTTPS(t *testing.T) {
+	certFile, keyFile, client := certificate(t)
+	app := newApplication(t)
+	d := start(t, map[string]any{"sslcert": certFile, "sslkey": keyFile, "sslca": certFile, "endpoint": app.URL})
+	if !strings.HasPrefix(d.url, "https://127.0.0.1:") {
+		t.Errorf("announced as %s", d.url)
+	}
+	log := d.log.String()
+	answer, err := client.Get(d.url + "?key=a;b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != 200 || answer.Proto != "HTTP/2.0" {
+		t.Errorf("status %d over %s, want 200 over HTTP/2.0", answer.StatusCode, answer.Proto)
+	}
+	if answer, err := http.Get("http" + strings.TrimPrefix(d.url, "https") + "?key=plain"); err == nil {
+		answer.Body.Close()
+		if answer.StatusCode != 400 {
+			t.Errorf("status %d without TLS, want 400", answer.StatusCode)
+		}
+	}
+	u, err := url.Parse(d.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := tls.Dial("tcp", u.Host, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11}); err == nil {
+		conn.Close()
+		t.Error("TLS 1.1 is served")
+	}
+	if got := d.log.String(); got != log {
+		t.Errorf("a client has written to the log:\n%s", got)
+	}
+	d.signal(t, os.Interrupt)
+	app.expect(t, "json=%7B%22a%3Bb%22%3A1%7D")
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+
+	"pixel-ping/internal/cert"
+	"pixel-ping/internal/config"
+	"pixel-ping/internal/pixel"
+)
+
+// newServer returns a server that has yet to listen: an HTTPS one if there is a
+// certificate.
+func newServer(conf config.Config, handler http.Handler, stderr io.Writer) (*http.Server, error) {
+	server := &http.Server{
+		Handler:                      handler,
+		DisableGeneralOptionsHandler: true,     // OPTIONS * is a 404 as well
+		MaxHeaderBytes:               16 << 10, // as in Node, but for some slack
+		ReadTimeout:                  20 * time.Second,
+		WriteTimeout:                 20 * time.Second,
+		// A page's later events find the connection open; Node closes it after 6 s.
+		IdleTimeout: 75 * time.Second,
+		ErrorLog:    log.New(serverLog{stderr}, "", 0),
+	}
+	if conf.SSLKey == "" {
+		return server, nil
+	}
+	certificate, err := cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA)
+	if err != nil {
+		return nil, err
+	}
+	server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*certificate}}
+	return server, nil
+}
+
+// listen binds every address of host, so that localhost is found by whichever
+// of 127.0.0.1 and ::1 a client tries first. (The original binds the first that
+// the system names, mostly ::1.) An address that the machine does not have,
+// such as ::1 where IPv6 is off, is passed over if there is another.
+func listen(host string, port int) (listeners []net.Listener, err error) {
+	addresses := []string{""}
+	if host != "" {
+		if addresses, err = net.LookupHost(host); err != nil {
+			reason := err.Error()
+			if dns, ok := errors.AsType[*net.DNSError](err); ok {
+				reason = dns.Err
+			}
+			return nil, fmt.Errorf("host: %q is not known (%s)", host, reason)
+		}
+	}
+	var failure error
+	for _, address := range addresses {
+		listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+		if err == nil {
+			listeners = append(listeners, listener)
+			port = listener.Addr().(*net.TCPAddr).Port
+			continue
+		}
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			err = errno
+		}
+		failure = fmt.Errorf("host, port: cannot listen on %s: %w", net.JoinHostPort(host, strconv.Itoa(port)), err)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, failure
+		}
+	}
+	if listeners == nil {
+		return nil, failure
+	}
+	return listeners, nil
+}
+
+// address returns the URL of the pixel, for a person to open.
+func address(conf config.Config, listener net.Listener) string {
+	scheme, host := "http", conf.Host
+	if conf.SSLKey != "" {
+		scheme = "https"
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port)) + pixel.Path
+}
+
+// serve accepts connections until the server is shut down, and returns why it
+// stopped.
+func serve(server *http.Server, listener net.Listener) error {
+	if server.TLSConfig != nil {
+		return server.ServeTLS(listener, "", "")
+	}
+	return server.Serve(listener)
+}
+
+// serverLog passes on what net/http says of the server itself, a line each. The
+// rest is about clients, who could fill the log with it at will: failed
+// handshakes, queries with a semicolon.
+type serverLog struct {
+	stderr io.Writer
+}
+
+func (l serverLog) Write(message []byte) (int, error) {
+	if bytes.HasPrefix(message, []byte("http: Accept")) || bytes.HasPrefix(message, []byte("http: panic")) {
+		line, _, _ := bytes.Cut(message, []byte("\n"))
+		fmt.Fprintf(l.stderr, "pixel-ping: %s\n", line)
+	}
+	return len(message), nil
+}

@@ -1,0 +1,336 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestForcedFlush(t *testing.T) {
+	app := newApplication(t)
+	d := start(t, map[string]any{"endpoint": app.URL + "/save"})
+	d.hit(t, "key=one", "key=two&key=2", "key=two&key=2", "key=%0Athree", "")
+	d.signal(t, syscall.SIGUSR2)
+	app.expect(t, "json=%7B%22%5Cnthree%22%3A1%2C%22one%22%3A1%2C%22two%2C2%22%3A2%7D")
+	d.log.wait(t, "--- flushed ---")
+	want := "Flushing hits to " + app.URL + "/save\n" +
+		"Serving the pixel at " + d.url + "\n" +
+		"Got SIGUSR2. Forcing a flush:\n" +
+		"1:\t\\u000athree\n1:\tone\n2:\ttwo,2\n--- flushed ---\n"
+	if got := d.log.String(); got != want {
+		t.Errorf("the log is:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestFailedFlush(t *testing.T) {
+	app := newApplication(t)
+	app.statuses <- 500
+	d := start(t, map[string]any{"endpoint": app.URL})
+	d.hit(t, "key=a")
+	d.signal(t, syscall.SIGUSR2)
+	app.expect(t, "json=%7B%22a%22%3A1%7D")
+	d.log.wait(t, "--- flush failed with code:500")
+	d.hit(t, "key=a")
+	d.signal(t, syscall.SIGUSR2)
+	app.expect(t, "json=%7B%22a%22%3A2%7D")
+}
+
+func TestStopDelivers(t *testing.T) {
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		t.Run(s.String(), func(t *testing.T) {
+			app := newApplication(t)
+			d := start(t, map[string]any{"endpoint": app.URL})
+			d.hit(t, "key=a", "key=b")
+			d.signal(t, s)
+			if status := d.wait(t); status != 0 {
+				t.Errorf("exit status %d, want 0", status)
+			}
+			app.expect(t, "json=%7B%22a%22%3A1%2C%22b%22%3A1%7D")
+		})
+	}
+}
+
+func TestStopWithNothingHeld(t *testing.T) {
+	app := newApplication(t)
+	d := start(t, map[string]any{"endpoint": app.URL})
+	d.signal(t, syscall.SIGTERM)
+	if status := d.wait(t); status != 0 {
+		t.Errorf("exit status %d, want 0", status)
+	}
+	if n := len(app.flushes); n != 0 {
+		t.Errorf("%d flushes, want none", n)
+	}
+}
+
+func TestStopThatCanNotDeliver(t *testing.T) {
+	for name, test := range map[string]struct {
+		values map[string]any
+		status int
+		ending string
+	}{
+		"failed": {map[string]any{"endpoint": "http://127.0.0.1:1"}, 1,
+			"2:\ta\n1:\tb\n--- cannot connect to endpoint : connect ECONNREFUSED 127.0.0.1:1\n" +
+				"pixel-ping: 3 hits of 2 keys were not delivered; the log has them\n"},
+		"discard": {map[string]any{"endpoint": "http://127.0.0.1:1", "discard": true}, 0,
+			"2:\ta\n1:\tb\n--- cannot connect to endpoint : connect ECONNREFUSED 127.0.0.1:1\n"},
+		"no endpoint": {nil, 0, "/pixel.gif\n2:\ta\n1:\tb\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := start(t, test.values)
+			d.hit(t, "key=a", "key=b", "key=a")
+			d.signal(t, syscall.SIGTERM)
+			if status := d.wait(t); status != test.status {
+				t.Errorf("exit status %d, want %d", status, test.status)
+			}
+			if got := d.log.String(); !strings.HasSuffix(got, test.ending) {
+				t.Errorf("the log is:\n%s\nwant it to end:\n%s", got, test.ending)
+			}
+		})
+	}
+}
+
+// hanging returns the address of an application that never answers, and a
+// channel that receives a value for each connection.
+func hanging(t *testing.T) (string, <-chan bool) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	connections := make(chan bool, 10)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				connections <- true
+				io.Copy(io.Discard, conn)
+			}()
+		}
+	}()
+	return "http://" + listener.Addr().String(), connections
+}
+
+// A flush hangs; a second signal ends the stop at once, and what the daemon
+// holds is named: that of the flush and what came since.
+func TestSecondSignal(t *testing.T) {
+	address, connections := hanging(t)
+	d := start(t, map[string]any{"endpoint": address})
+	d.hit(t, "key=a", "key=b")
+	d.signal(t, syscall.SIGUSR2)
+	<-connections
+	d.hit(t, "key=b")
+	d.signal(t, syscall.SIGTERM)
+	waitForStop(t, d)
+	began := time.Now()
+	d.signal(t, syscall.SIGTERM)
+	if status, took := d.wait(t), time.Since(began); status != 1 || took > 3*time.Second {
+		t.Errorf("exit status %d after %v, want 1 after at most 3s", status, took)
+	}
+	ending := "--- cannot connect to endpoint : stopped by a second signal\n" +
+		"1:\ta\n2:\tb\n" +
+		"--- cannot connect to endpoint : stopped by a second signal\n" +
+		"pixel-ping: 3 hits of 2 keys were not delivered; the log has them\n"
+	if got := d.log.String(); !strings.HasSuffix(got, ending) {
+		t.Errorf("the log is:\n%s\nwant it to end:\n%s", got, ending)
+	}
+}
+
+// Without a second signal it is over after the time that there is for a stop,
+// which leaves some of the 9 seconds for what may hang at the end.
+func TestBound(t *testing.T) {
+	if most := stopTimeout + 2*lastMoment; most > 9*time.Second {
+		t.Errorf("a stop may take %v, want at most 9s", most)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		delivery, abandon := context.WithCancelCause(t.Context())
+		bound(delivery, abandon, nil)
+		if within(delivery, nil) {
+			t.Error("what never ended is said to have")
+		}
+		if took := time.Since(began); took != stopTimeout+lastMoment {
+			t.Errorf("took %v, want %v", took, stopTimeout+lastMoment)
+		}
+		if got := context.Cause(delivery).Error(); got != "stopped before there was an answer" {
+			t.Errorf("the cause is %q", got)
+		}
+	})
+}
+
+// waitForStop waits until the daemon accepts no more connections.
+func waitForStop(t *testing.T, d *process) {
+	t.Helper()
+	address := strings.TrimSuffix(strings.TrimPrefix(d.url, "http://"), "/pixel.gif")
+	for limit := time.Now().Add(deadline); time.Now().Before(limit); {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return
+		}
+		conn.Close()
+	}
+	t.Fatal("the daemon still accepts connections")
+}
+
+// Every hit that was answered is delivered, however many are under way when the
+// daemon is stopped.
+func TestStopUnderLoad(t *testing.T) {
+	app := newApplication(t)
+	d := start(t, map[string]any{"endpoint": app.URL, "interval": 0.05})
+	var answered atomic.Int64
+	var clients sync.WaitGroup
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+	for range 8 {
+		clients.Go(func() {
+			for {
+				answer, err := client.Get(d.url + "?key=a")
+				if err != nil {
+					return
+				}
+				answer.Body.Close()
+				if answered.Add(1) == 2000 {
+					d.signal(t, syscall.SIGTERM)
+				}
+			}
+		})
+	}
+	var delivered, n int64
+	clients.Wait()
+	if status := d.wait(t); status != 0 {
+		t.Errorf("exit status %d, want 0", status)
+	}
+	app.Close()
+	close(app.flushes)
+	for flush := range app.flushes {
+		if _, err := fmt.Sscanf(flush, "json=%%7B%%22a%%22%%3A%d%%7D", &n); err == nil {
+			delivered += n
+		}
+	}
+	if delivered < answered.Load() || delivered > answered.Load()+8 {
+		t.Errorf("%d hits were answered and %d delivered", answered.Load(), delivered)
+	}
+}
+
+// A client that is slow to send its request does not keep the daemon.
+func TestStopWithASlowClient(t *testing.T) {
+	app := newApplication(t)
+	d := start(t, map[string]any{"endpoint": app.URL})
+	d.hit(t, "key=a")
+	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(d.url, "http://"), "/pixel.gif"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET /pixel.gif?key=b HTTP/1.1\r\n")
+	d.hit(t, "key=a")
+	began := time.Now()
+	d.signal(t, syscall.SIGTERM)
+	app.expect(t, "json=%7B%22a%22%3A2%7D")
+	if status, took := d.wait(t), time.Since(began); status != 0 || took > 4*time.Second {
+		t.Errorf("exit status %d after %v, want 0 after at most 4s", status, took)
+	}
+}
+
+// A log whose reader has gone does not end the daemon, nor lose a hit.
+func TestLogThatNobodyReads(t *testing.T) {
+	app := newApplication(t)
+	d := &process{cmd: command(settings(t, map[string]any{"endpoint": app.URL})), log: &output{changed: make(chan struct{})}}
+	stdout, err := d.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer d.cmd.Process.Kill()
+	buffer := make([]byte, 1000)
+	for !strings.Contains(d.log.String(), "/pixel.gif\n") {
+		n, err := stdout.Read(buffer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.log.Write(buffer[:n])
+	}
+	d.url = strings.TrimPrefix(d.log.wait(t, "Serving"), "Serving the pixel at ")
+	stdout.Close()
+	for range 2 {
+		d.hit(t, "key=a")
+		d.signal(t, syscall.SIGUSR2)
+		app.expect(t, "json=%7B%22a%22%3A1%7D")
+	}
+	d.signal(t, syscall.SIGTERM)
+	if status := d.wait(t); status != 0 {
+		t.Errorf("exit status %d, want 0", status)
+	}
+}
+
+// A log that is not read any more, though somebody holds it open, does not keep
+// the daemon from ending when it is told to.
+func TestStopWhileTheLogHangs(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	d := &process{cmd: command(settings(t, map[string]any{"endpoint": "http://127.0.0.1:1"}))}
+	d.cmd.Stdout, d.cmd.Stderr = write, write
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer d.cmd.Process.Kill()
+	write.Close()
+	buffer := make([]byte, 1000)
+	var text string
+	for !strings.HasSuffix(text, "/pixel.gif\n") {
+		n, err := read.Read(buffer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += string(buffer[:n])
+	}
+	d.url = text[strings.LastIndex(text, "http://") : len(text)-1]
+	for i := range 10 {
+		d.hit(t, fmt.Sprintf("key=%d%s", i, strings.Repeat("x", 12000)))
+	}
+	d.signal(t, syscall.SIGTERM)
+	waitForStop(t, d)
+	d.signal(t, syscall.SIGTERM)
+	began := time.Now()
+	if status, took := d.wait(t), time.Since(began); status != 1 || took > 3*time.Second {
+		t.Errorf("exit status %d after %v, want 1 after at most 3s", status, took)
+	}
+}
+
+// nohup is there for processes to outlive their terminal.
+func TestHangUpUnderNohup(t *testing.T) {
+	d := &process{log: &output{changed: make(chan struct{})}}
+	daemon := command(settings(t, nil))
+	d.cmd = exec.Command("sh", append([]string{"-c", `trap "" HUP; exec "$@"`, "sh"}, daemon.Args...)...)
+	d.cmd.Env, d.cmd.Stdout, d.cmd.Stderr = daemon.Env, d.log, d.log
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer d.cmd.Process.Kill()
+	d.url = strings.TrimPrefix(d.log.wait(t, "Serving"), "Serving the pixel at ")
+	d.signal(t, syscall.SIGHUP)
+	d.signal(t, syscall.SIGUSR2)
+	d.log.wait(t, "Got SIGUSR2")
+	d.hit(t, "key=a")
+}

@@ -1,0 +1,3 @@
+module pixel-ping
+
+go 1.26

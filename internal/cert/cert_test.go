@@ -1,0 +1,144 @@
+package cert
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// an identity is a certificate with its key.
+type identity struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+// issue makes a certificate that is signed by issuer, or by itself if that is
+// nil.
+func issue(t *testing.T, name string, issuer *identity) *identity {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(time.Now().UnixNano()),
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	signer := &identity{template, key}
+	if issuer != nil {
+		signer = issuer
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, signer.certificate, &key.PublicKey, signer.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &identity{certificate, key}
+}
+
+func write(t *testing.T, file, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), file)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func certificates(of ...*identity) string {
+	var text strings.Builder
+	for _, id := range of {
+		pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: id.certificate.Raw})
+	}
+	return text.String()
+}
+
+func key(t *testing.T, of *identity) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(of.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+func TestChain(t *testing.T) {
+	root := issue(t, "root", nil)
+	upper := issue(t, "upper", root)
+	lower := issue(t, "lower", upper)
+	leaf := issue(t, "leaf", lower)
+	other := issue(t, "other", root)
+	for name, test := range map[string]struct {
+		cert string
+		ca   string
+		want []*identity
+	}{
+		"alone":            {certificates(leaf), "", []*identity{leaf}},
+		"completed":        {certificates(leaf), certificates(root, upper, other, lower), []*identity{leaf, lower, upper}},
+		"gap":              {certificates(leaf), certificates(upper, root), []*identity{leaf}},
+		"complete already": {certificates(leaf, lower), certificates(lower, upper), []*identity{leaf, lower}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ca := ""
+			if test.ca != "" {
+				ca = write(t, "ca.pem", test.ca)
+			}
+			got, err := Load(write(t, "key.pem", key(t, leaf)), write(t, "cert.pem", test.cert), ca)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names, want []string
+			for _, der := range got.Certificate {
+				c, err := x509.ParseCertificate(der)
+				if err != nil {
+					t.Fatal(err)
+				}
+				names = append(names, c.Subject.CommonName)
+			}
+			for _, id := range test.want {
+				want = append(want, id.certificate.Subject.CommonName)
+			}
+			if !slices.Equal(names, want) {
+				t.Errorf("serves %q, want %q", names, want)
+			}
+		})
+	}
+}
+
+func TestErrors(t *testing.T) {
+	id, other := issue(t, "a", nil), issue(t, "b", nil)
+	good, goodKey := write(t, "cert.pem", certificates(id)), write(t, "key.pem", key(t, id))
+	wrongKey := write(t, "wrong.pem", key(t, other))
+	empty := write(t, "empty.pem", "")
+	for _, test := range []struct{ key, cert, ca, want string }{
+		{"no.pem", good, "", "sslkey no.pem: no such file or directory"},
+		{goodKey, "no.pem", "", "sslcert no.pem: no such file or directory"},
+		{goodKey, good, "no.pem", "sslca no.pem: no such file or directory"},
+		{goodKey, os.TempDir(), "", "sslcert " + os.TempDir() + ": is a directory"},
+		{wrongKey, good, "", "sslkey " + wrongKey + " with sslcert " + good + ": private key does not match public key"},
+		{goodKey, empty, "", "sslkey " + goodKey + " with sslcert " + empty + ": failed to find any PEM data in certificate input"},
+		{empty, good, "", "sslkey " + empty + " with sslcert " + good + ": failed to find any PEM data in key input"},
+		{goodKey, good, empty, "sslca " + empty + ": there is no certificate in it"},
+	} {
+		if _, err := Load(test.key, test.cert, test.ca); err == nil || err.Error() != test.want {
+			t.Errorf("error %v, want %s", err, test.want)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+// Package config reads the settings: the original's JSON file, with the
+// original's names. What the original accepts is accepted. What it would run
+// wrongly with, such as no interval (a flush each millisecond) or a key without
+// a certificate (plain HTTP), is refused.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// Config is a checked configuration.
+type Config struct {
+	Host     string        // to listen on; empty for all interfaces
+	Port     int           // 0 to 65535; 0 for a free one
+	Interval time.Duration // between flushes; at least a millisecond
+	Discard  bool          // drop what could not be delivered
+	Secret   string        // sent with each flush; empty for none
+
+	Endpoint     *url.URL // http or https, with a host; nil for none
+	EndpointText string   // as it was written, but for a password: for the log
+
+	// Files in PEM, both or neither, and one that goes with them or is empty.
+	SSLKey, SSLCert, SSLCA string
+}
+
+// Parse reads and checks a configuration. With or without an error it returns
+// the names of the settings that it does not know, in the order of their
+// bytes. An error is one line that names the setting, what it should be and
+// what it is, but never a secret or a password.
+func Parse(r io.Reader) (config Config, unknown []string, err error) {
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return Config{}, nil, err
+	}
+	values, err := object(text)
+	if err != nil {
+		return Config{}, nil, err
+	}
+	s := settings{values: values}
+	config = Config{
+		Host:     s.text("host"),
+		Port:     s.port("port"),
+		Interval: s.interval("interval"),
+		Discard:  s.flag("discard"),
+		Secret:   s.secret("secret"),
+		SSLKey:   s.file("sslkey"),
+		SSLCert:  s.file("sslcert"),
+		SSLCA:    s.file("sslca"),
+	}
+	config.Endpoint, config.EndpointText = s.endpoint("endpoint")
+	if s.err == nil {
+		s.err = config.validate()
+	}
+	return config, slices.Sorted(maps.Keys(s.values)), s.err
+}
+
+// validate checks what no setting shows alone. Of a certificate's files, the
+// original takes one without the others for none, and serves plain HTTP.
+func (c Config) validate() error {
+	switch {
+	case c.SSLKey != "" && c.SSLCert == "":
+		return fmt.Errorf("sslcert: missing, but needed for sslkey (got %q)", c.SSLKey)
+	case c.SSLCert != "" && c.SSLKey == "":
+		return fmt.Errorf("sslkey: missing, but needed for sslcert (got %q)", c.SSLCert)
+	case c.SSLCA != "" && c.SSLKey == "":
+		return errors.New("sslca: of no use without sslkey and sslcert")
+	}
+	return nil
+}

@@ -1,0 +1,391 @@
+package endpoint
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pixel-ping/internal/hits"
+)
+
+func counts(of map[string]int64) (hits.Counts, []string) {
+	c := make(hits.Counts)
+	for key, n := range of {
+		c[key] = &n
+	}
+	return c, c.Keys()
+}
+
+func at(t *testing.T, address, secret string) *Endpoint {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(u, secret, time.Minute)
+}
+
+// listening has script handle each connection to a port of its own, and returns
+// the port's URL. The connection is closed after it.
+func listening(t *testing.T, script func(net.Conn)) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				script(conn)
+			}()
+		}
+	}()
+	return "http://" + listener.Addr().String()
+}
+
+// readRequest reads a whole request and returns its bytes.
+func readRequest(conn net.Conn) (string, error) {
+	var all strings.Builder
+	r, err := http.ReadRequest(bufio.NewReader(io.TeeReader(conn, &all)))
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(io.Discard, r.Body)
+	return all.String(), err
+}
+
+// answering reads the request and writes answer.
+func answering(answer string) func(net.Conn) {
+	return func(conn net.Conn) {
+		if _, err := readRequest(conn); err == nil {
+			io.WriteString(conn, answer)
+		}
+	}
+}
+
+func reset(conn net.Conn) {
+	conn.(*net.TCPConn).SetLinger(0)
+	conn.Close()
+}
+
+func expectError(t *testing.T, err error, want string) {
+	t.Helper()
+	got := ""
+	if err != nil {
+		got = err.Error()
+	}
+	if got != want {
+		t.Errorf("error %q, want %q", got, want)
+	}
+}
+
+func TestRequest(t *testing.T) {
+	for _, test := range []struct {
+		path, secret string
+		counts       map[string]int64
+		want         string
+	}{
+		{"/save", "", map[string]int64{"a b": 1}, "POST /save HTTP/1.1\r\nhost: HOST\r\n" +
+			"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 26\r\nConnection: keep-alive\r\n\r\n" +
+			"json=%7B%22a%20b%22%3A1%7D"},
+		{"", "", nil, "POST / HTTP/1.1\r\nhost: HOST\r\n" +
+			"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 11\r\nConnection: keep-alive\r\n\r\n" +
+			"json=%7B%7D"},
+		{"/a%20b?c=d#e", "s&cret ü", map[string]int64{"b": 12, "a": 9007199254740993}, "POST /a%20b?c=d HTTP/1.1\r\nhost: HOST\r\n" +
+			"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 77\r\nConnection: keep-alive\r\n\r\n" +
+			"json=%7B%22a%22%3A9007199254740993%2C%22b%22%3A12%7D&secret=s%26cret%20%C3%BC"},
+	} {
+		received := make(chan string, 1)
+		address := listening(t, func(conn net.Conn) {
+			request, _ := readRequest(conn)
+			received <- request
+			io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+		})
+		c, keys := counts(test.counts)
+		expectError(t, at(t, address+test.path, test.secret).Send(t.Context(), c, keys), "")
+		want := strings.Replace(test.want, "HOST", strings.TrimPrefix(address, "http://"), 1)
+		if got := <-received; got != want {
+			t.Errorf("request:\n%s\nwant:\n%s", got, want)
+		}
+	}
+}
+
+func TestOfAnURL(t *testing.T) {
+	for _, test := range []struct{ url, host, address, authorization string }{
+		{"http://Example.COM/x", "example.com", "example.com:80", ""},
+		{"https://example.com/x", "example.com", "example.com:443", ""},
+		{"HTTPS://example.com:8443", "example.com:8443", "example.com:8443", ""},
+		{"http://example.com:/x", "example.com", "example.com:80", ""},
+		{"http://[::1]:81/x", "[::1]:81", "[::1]:81", ""},
+		{"http://[::1]/x", "[::1]", "[::1]:80", ""},
+		{"http://user:p%40ss@example.com", "example.com", "example.com:80", "Authorization: Basic dXNlcjpwQHNz\r\n"},
+		{"http://user@example.com", "example.com", "example.com:80", "Authorization: Basic dXNlcjo=\r\n"},
+	} {
+		e := at(t, test.url, "")
+		if e.host != test.host || e.address != test.address || e.authorization != test.authorization {
+			t.Errorf("%s: %q, %q, %q; want %q, %q, %q", test.url,
+				e.host, e.address, e.authorization, test.host, test.address, test.authorization)
+		}
+	}
+}
+
+func TestOnly2xxIsSuccess(t *testing.T) {
+	for answer, want := range map[string]string{
+		"HTTP/1.1 200 OK\r\n\r\n":                                      "",
+		"HTTP/1.0 201 Created\r\n\r\n":                                 "",
+		"HTTP/1.1 299 \r\n\r\n":                                        "",
+		"HTTP/1.1 204\r\n\r\n":                                         "",
+		"HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 204 OK\r\n\r\n": "",
+		"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 500 Oops\r\n\r\n":          "flush failed with code:500",
+		"HTTP/1.1 101 Switching Protocols\r\n\r\n":                     "flush failed with code:101",
+		"HTTP/1.1 300 Multiple Choices\r\n\r\n":                        "flush failed with code:300",
+		"HTTP/1.1 302 Found\r\nLocation: /ok\r\n\r\n":                  "flush failed with code:302",
+		"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n":          "flush failed with code:404",
+		"HTTP/1.1 503 Busy\r\n\r\n":                                    "flush failed with code:503",
+		"HTTP/1.1 200 OK\r\nno header":                                 "",
+		"HTTP/1.1 200 O":                                               "cannot connect to endpoint : socket hang up",
+		"":                                                             "cannot connect to endpoint : socket hang up",
+		"SSH-2.0-OpenSSH\r\n":                                          "cannot connect to endpoint : the answer is not HTTP",
+		"HTTP/1.1 " + strings.Repeat("2", 1<<20):                       "cannot connect to endpoint : bufio: buffer full",
+	} {
+		c, keys := counts(map[string]int64{"a": 1})
+		err := at(t, listening(t, answering(answer)), "").Send(t.Context(), c, keys)
+		if err != nil && err.Error() != want || err == nil && want != "" {
+			t.Errorf("%.60q: error %v, want %q", answer, err, want)
+		}
+	}
+}
+
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	connections := make(chan bool, 10)
+	address := listening(t, func(conn net.Conn) {
+		connections <- true
+		answering("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")(conn)
+	})
+	c, keys := counts(map[string]int64{"a": 1})
+	expectError(t, at(t, address, "").Send(t.Context(), c, keys), "flush failed with code:302")
+	if n := len(connections); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+func TestEachSendConnectsAnew(t *testing.T) {
+	connections := make(chan bool, 10)
+	address := listening(t, func(conn net.Conn) {
+		connections <- true
+		for range 2 {
+			answering("HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n")(conn)
+		}
+	})
+	e := at(t, address, "")
+	c, keys := counts(map[string]int64{"a": 1})
+	for range 2 {
+		expectError(t, e.Send(t.Context(), c, keys), "")
+	}
+	if n := len(connections); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+func TestNoConnection(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	c, keys := counts(map[string]int64{"a": 1})
+	expectError(t, at(t, "http://"+address, "").Send(t.Context(), c, keys),
+		"cannot connect to endpoint : connect ECONNREFUSED "+address)
+}
+
+func TestReset(t *testing.T) {
+	c, keys := counts(map[string]int64{"a": 1})
+	before := listening(t, func(conn net.Conn) {
+		readRequest(conn)
+		reset(conn)
+	})
+	expectError(t, at(t, before, "").Send(t.Context(), c, keys), "cannot connect to endpoint : read ECONNRESET")
+
+	// The status line decides, whatever happens to the connection after it.
+	for answer, want := range map[string]string{
+		"HTTP/1.1 200 OK\r\n":                            "",
+		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab": "",
+		"HTTP/1.1 500 Oops\r\n":                          "flush failed with code:500",
+	} {
+		after := listening(t, func(conn net.Conn) {
+			answering(answer)(conn)
+			reset(conn)
+		})
+		expectError(t, at(t, after, "").Send(t.Context(), c, keys), want)
+	}
+}
+
+// many is a batch that no socket buffer holds.
+func many(t *testing.T) (hits.Counts, []string) {
+	t.Helper()
+	of := make(map[string]int64)
+	for i := range 1200 {
+		of[strings.Repeat("k", 10000)+string(rune('a'+i))] = 1
+	}
+	return counts(of)
+}
+
+func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
+	c, keys := many(t)
+
+	// A refusal ends it.
+	refused := listening(t, func(conn net.Conn) {
+		io.WriteString(conn, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+		bufio.NewReader(conn).ReadByte()
+	})
+	expectError(t, at(t, refused, "").Send(t.Context(), c, keys), "flush failed with code:503")
+
+	// Success is not taken for the end of the request.
+	whole := make(chan error, 1)
+	accepted := listening(t, func(conn net.Conn) {
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		_, err := readRequest(conn)
+		whole <- err
+	})
+	expectError(t, at(t, accepted, "").Send(t.Context(), c, keys), "")
+	if err := <-whole; err != nil {
+		t.Errorf("the application could not read the whole request: %v", err)
+	}
+}
+
+// piped returns an endpoint whose connections, in a bubble, are to script.
+func piped(t *testing.T, script func(net.Conn)) *Endpoint {
+	e := at(t, "http://application", "")
+	e.dial = func(context.Context, string, string) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		ended := make(chan struct{})
+		t.Cleanup(func() { <-ended })
+		go func() {
+			defer close(ended)
+			defer theirs.Close()
+			script(theirs)
+		}()
+		return ours, nil
+	}
+	return e
+}
+
+func expectDuration(t *testing.T, began time.Time, want time.Duration) {
+	t.Helper()
+	if took := time.Since(began); took != want {
+		t.Errorf("took %v, want %v", took, want)
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	hang := func(conn net.Conn) { io.Copy(io.Discard, conn) }
+	c, keys := counts(map[string]int64{"a": 1})
+
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		expectError(t, piped(t, hang).Send(t.Context(), c, keys), "cannot connect to endpoint : no answer within 1m0s")
+		expectDuration(t, began, time.Minute)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		e := piped(t, hang)
+		e.tls = at(t, "https://application", "").tls
+		began := time.Now()
+		expectError(t, e.Send(t.Context(), c, keys), "cannot connect to endpoint : no connection within 10s")
+		expectDuration(t, began, 10*time.Second)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		e := piped(t, hang)
+		e.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		began := time.Now()
+		expectError(t, e.Send(t.Context(), c, keys), "cannot connect to endpoint : no connection within 10s")
+		expectDuration(t, began, 10*time.Second)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(errors.New("it is over")) })
+		began := time.Now()
+		expectError(t, piped(t, hang).Send(ctx, c, keys), "cannot connect to endpoint : it is over")
+		expectDuration(t, began, time.Second)
+	})
+}
+
+// No answer holds up the flush for more than a second once its status is there.
+func TestLongAnswers(t *testing.T) {
+	for name, answer := range map[string]func(io.Writer){
+		"endless body": func(w io.Writer) {
+			io.WriteString(w, "HTTP/1.1 200 OK\r\n\r\n")
+			for _, err := io.WriteString(w, "x"); err == nil; _, err = io.WriteString(w, "x") {
+			}
+		},
+		"endless headers": func(w io.Writer) {
+			io.WriteString(w, "HTTP/1.1 200 OK\r\n")
+			for _, err := io.WriteString(w, "x: y\r\n"); err == nil; _, err = io.WriteString(w, "x: y\r\n") {
+			}
+		},
+		"slow body": func(w io.Writer) {
+			io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+			for range time.Tick(300 * time.Millisecond) {
+				if _, err := io.WriteString(w, "x"); err != nil {
+					return
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := piped(t, func(conn net.Conn) {
+					readRequest(conn)
+					answer(conn)
+				})
+				c, keys := counts(map[string]int64{"a": 1})
+				began := time.Now()
+				expectError(t, e.Send(t.Context(), c, keys), "")
+				if took := time.Since(began); took > drainTimeout {
+					t.Errorf("took %v, want at most %v", took, drainTimeout)
+				}
+			})
+		})
+	}
+}
+
+func TestHTTPS(t *testing.T) {
+	application := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("json") != `{"a":1}` {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	}))
+	application.Config.ErrorLog = log.New(io.Discard, "", 0)
+	application.StartTLS()
+	defer application.Close()
+	c, keys := counts(map[string]int64{"a": 1})
+
+	e := at(t, application.URL, "")
+	err := e.Send(t.Context(), c, keys)
+	if err == nil || !strings.Contains(err.Error(), "cannot connect to endpoint : tls: failed to verify certificate") {
+		t.Errorf("error %v, want one about the certificate", err)
+	}
+	e.tls.RootCAs = x509.NewCertPool()
+	e.tls.RootCAs.AddCert(application.Certificate())
+	expectError(t, e.Send(t.Context(), c, keys), "")
+}

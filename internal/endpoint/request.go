@@ -1,0 +1,57 @@
+package endpoint
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strconv"
+
+	"pixel-ping/internal/hits"
+	"pixel-ping/internal/node"
+)
+
+// writeRequest writes the POST, header by header as Node does. The body is
+// encoded twice, first to learn its length and then to w, so that it need
+// never be in memory as a whole.
+func (e *Endpoint) writeRequest(w io.Writer, counts hits.Counts, keys []string) error {
+	var length counter
+	e.writeBody(bufio.NewWriter(&length), counts, keys)
+
+	request := bufio.NewWriterSize(w, 64<<10)
+	fmt.Fprintf(request, "POST %s HTTP/1.1\r\nhost: %s\r\n", e.target, e.host)
+	fmt.Fprintf(request, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n", length)
+	fmt.Fprintf(request, "%sConnection: keep-alive\r\n\r\n", e.authorization)
+	return e.writeBody(request, counts, keys)
+}
+
+// writeBody writes the JSON object of key to count, and the secret if there is
+// one, as a form (the original's serialize), and flushes w.
+func (e *Endpoint) writeBody(w *bufio.Writer, counts hits.Counts, keys []string) error {
+	w.WriteString("json=%7B")
+	for i, key := range keys {
+		b := w.AvailableBuffer()
+		if i > 0 {
+			b = append(b, "%2C"...)
+		}
+		b = node.AppendJSONForm(b, key)
+		b = append(b, "%3A"...)
+		b = strconv.AppendInt(b, *counts[key], 10)
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+	}
+	w.WriteString("%7D")
+	if e.secret != "" {
+		w.WriteString("&secret=")
+		w.Write(node.AppendForm(nil, e.secret))
+	}
+	return w.Flush()
+}
+
+// A counter counts the bytes that are written to it.
+type counter int64
+
+func (n *counter) Write(p []byte) (int, error) {
+	*n += counter(len(p))
+	return len(p), nil
+}

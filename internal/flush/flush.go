@@ -1,0 +1,126 @@
+// Package flush moves hits from the store to the endpoint: at each interval, at
+// a signal and at the stop. It is the third step of a hit.
+package flush
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+
+	"pixel-ping/internal/hits"
+)
+
+// A Store gives its counts away and takes them back.
+type Store interface {
+	Take() hits.Counts
+	Merge(hits.Counts)
+}
+
+// A Sender delivers the counts of keys, in that order. It returns nil if they
+// were accepted, and else an error that is worded for the log.
+type Sender interface {
+	Send(ctx context.Context, counts hits.Counts, keys []string) error
+}
+
+// Flusher is the only one to take counts from its Store. Its fields are not
+// changed after Run or Flush was called, and only one of them runs at a time,
+// so there is one flush at a time.
+type Flusher struct {
+	Store    Store
+	Endpoint Sender        // nil: the counts are logged, and stay in the Store
+	Discard  bool          // counts that could not be delivered are dropped, not merged back
+	Interval time.Duration // from one flush to the next, above 0
+	Stdout   io.Writer     // the log
+	Stderr   io.Writer     // what went wrong
+}
+
+// Run flushes at each interval, the first time one interval from now, and when
+// forced receives a signal (the original's setInterval and its handler of
+// SIGUSR2). What comes during a flush asks for one more after it. Once stopped
+// is closed, Run flushes what is left and returns. When ctx ends, the delivery
+// under way fails and so does any after it.
+func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) {
+	ticker := time.NewTicker(f.Interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			f.Flush(ctx)
+		case <-forced:
+			fmt.Fprintln(f.Stdout, "Got SIGUSR2. Forcing a flush:")
+			f.Flush(ctx)
+		case <-stopped:
+			// An empty flush tells the application that the daemon lives, so
+			// there is none at the end.
+			if counts := f.Store.Take(); len(counts) > 0 {
+				f.deliver(ctx, counts)
+			}
+			return
+		}
+	}
+}
+
+// Flush logs all counts and delivers them (the original's flush), even if there
+// are none. It returns when the endpoint has answered or failed to.
+func (f *Flusher) Flush(ctx context.Context) {
+	f.deliver(ctx, f.Store.Take())
+}
+
+// deliver is a transaction: counts that were taken are either accepted and
+// forgotten, or merged back, or dropped with Discard.
+func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) {
+	keys := counts.Keys()
+	f.log(counts, keys)
+	if f.Endpoint == nil {
+		f.Store.Merge(counts)
+		return
+	}
+	if err := f.Endpoint.Send(ctx, counts, keys); err != nil {
+		if !f.Discard {
+			f.Store.Merge(counts)
+		}
+		fmt.Fprintf(f.Stderr, "--- %s\n", err)
+		return
+	}
+	fmt.Fprintln(f.Stdout, "--- flushed ---")
+}
+
+// log writes a line for each key to stdout, so that there is a record of the
+// hits whatever becomes of them (the original's log). An error is passed over:
+// a log that nobody reads is no reason to lose the hits.
+func (f *Flusher) log(counts hits.Counts, keys []string) {
+	w := bufio.NewWriterSize(f.Stdout, 64<<10)
+	defer w.Flush()
+	for _, key := range keys {
+		fmt.Fprintf(w, "%d:\t%s\n", *counts[key], escape(key))
+	}
+}
+
+// escape makes one line of any key. The original prints keys as they are, so
+// that a client can end the line with %0A and go on with one of its own, or
+// send codes to the terminal.
+func escape(key string) string {
+	if !strings.ContainsFunc(key, breaksLine) {
+		return key
+	}
+	var b strings.Builder
+	for _, r := range key {
+		if breaksLine(r) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// breaksLine reports whether r is a control character or one that some
+// programs take for the end of a line.
+func breaksLine(r rune) bool {
+	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
+}

@@ -1,0 +1,251 @@
+package flush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pixel-ping/internal/hits"
+)
+
+// application is a Sender that keeps what it was sent. Each delivery lasts for
+// latency, or until its context ends, and then ends with err.
+type application struct {
+	latency time.Duration
+	err     error
+
+	mu       sync.Mutex
+	received []string // of each delivery, when it began, the counts
+}
+
+func (a *application) Send(ctx context.Context, counts hits.Counts, keys []string) error {
+	var all []string
+	for _, key := range keys {
+		all = append(all, fmt.Sprintf("%s=%d", key, *counts[key]))
+	}
+	a.mu.Lock()
+	a.received = append(a.received, strings.Join(all, " "))
+	a.mu.Unlock()
+	select {
+	case <-time.After(a.latency):
+		return a.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (a *application) expect(t *testing.T, want ...string) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if got := fmt.Sprintf("%q", a.received); got != fmt.Sprintf("%q", want) {
+		t.Errorf("received %s, want %q", got, want)
+	}
+	a.received = nil
+}
+
+func newFlusher(app *application, keys ...string) (*Flusher, *hits.Store, *strings.Builder, *strings.Builder) {
+	var store hits.Store
+	for _, key := range keys {
+		store.Record(key)
+	}
+	var stdout, stderr strings.Builder
+	f := &Flusher{Store: &store, Interval: time.Minute, Stdout: &stdout, Stderr: &stderr}
+	if app != nil {
+		f.Endpoint = app
+	}
+	return f, &store, &stdout, &stderr
+}
+
+func expectHeld(t *testing.T, store *hits.Store, want map[string]int64) {
+	t.Helper()
+	got := make(map[string]int64)
+	for key, n := range store.Take() {
+		got[key] = *n
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the store holds %v, want %v", got, want)
+	}
+}
+
+func expectOutput(t *testing.T, b *strings.Builder, want string) {
+	t.Helper()
+	if got := b.String(); got != want {
+		t.Errorf("output:\n%s\nwant:\n%s", got, want)
+	}
+	b.Reset()
+}
+
+func TestDelivered(t *testing.T) {
+	app := &application{}
+	f, store, stdout, stderr := newFlusher(app, "b", "a", "b")
+	f.Flush(t.Context())
+	app.expect(t, "a=1 b=2")
+	expectHeld(t, store, nil)
+	expectOutput(t, stdout, "1:\ta\n2:\tb\n--- flushed ---\n")
+	expectOutput(t, stderr, "")
+
+	f.Flush(t.Context())
+	app.expect(t, "")
+	expectOutput(t, stdout, "--- flushed ---\n")
+}
+
+func TestFailedIsMergedBack(t *testing.T) {
+	app := &application{err: errors.New("flush failed with code:500")}
+	f, store, stdout, stderr := newFlusher(app, "a", "b", "a")
+	f.Flush(t.Context())
+	expectOutput(t, stdout, "2:\ta\n1:\tb\n")
+	expectOutput(t, stderr, "--- flush failed with code:500\n")
+
+	store.Record("a")
+	app.err = nil
+	f.Flush(t.Context())
+	app.expect(t, "a=2 b=1", "a=3 b=1")
+	expectHeld(t, store, nil)
+}
+
+func TestFailedIsDropped(t *testing.T) {
+	app := &application{err: errors.New("flush failed with code:500")}
+	f, store, _, stderr := newFlusher(app, "a")
+	f.Discard = true
+	f.Flush(t.Context())
+	app.expect(t, "a=1")
+	expectHeld(t, store, nil)
+	expectOutput(t, stderr, "--- flush failed with code:500\n")
+}
+
+func TestWithoutEndpointCountsGrow(t *testing.T) {
+	f, store, stdout, stderr := newFlusher(nil, "a")
+	f.Flush(t.Context())
+	store.Record("a")
+	f.Flush(t.Context())
+	expectOutput(t, stdout, "1:\ta\n2:\ta\n")
+	expectOutput(t, stderr, "")
+	expectHeld(t, store, map[string]int64{"a": 2})
+}
+
+func TestKeysDoNotForgeTheLog(t *testing.T) {
+	app := &application{}
+	for key, want := range map[string]string{
+		"a\n9:\tb":          `a\u000a9:\u0009b`,
+		"\x1b[2J\r\x7f\x00": `\u001b[2J\u000d\u007f\u0000`,
+		"\u0085\u2028":      `\u0085\u2028`,
+		`é "\ 😀`:            `é "\ 😀`,
+	} {
+		f, _, stdout, _ := newFlusher(app, key)
+		f.Flush(t.Context())
+		app.expect(t, key+"=1")
+		expectOutput(t, stdout, "1:\t"+want+"\n--- flushed ---\n")
+	}
+}
+
+// running starts Run in the bubble of a test. The function it returns stops it
+// and waits for it.
+func running(ctx context.Context, f *Flusher) (forced chan os.Signal, end func()) {
+	forced = make(chan os.Signal, 1)
+	stopped, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		f.Run(ctx, stopped, forced)
+	}()
+	return forced, func() {
+		close(stopped)
+		<-ended
+	}
+}
+
+// pass lets time go by in a bubble, and what is to happen then happen.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func TestInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{latency: time.Second}
+		f, store, _, _ := newFlusher(app, "a")
+		_, end := running(t.Context(), f)
+		pass(time.Minute - time.Millisecond)
+		app.expect(t)
+		pass(2 * time.Millisecond)
+		app.expect(t, "a=1")
+
+		// At a fixed rate, however long a flush takes, and with nothing to say too.
+		pass(3 * time.Minute)
+		app.expect(t, "", "", "")
+
+		store.Record("b")
+		end()
+		app.expect(t, "b=1")
+	})
+}
+
+func TestSignals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{latency: 10 * time.Second}
+		f, store, stdout, _ := newFlusher(app, "a")
+		forced, end := running(t.Context(), f)
+		forced <- os.Interrupt
+		synctest.Wait()
+		app.expect(t, "a=1")
+
+		// Two signals during the flush ask for one more after it.
+		store.Record("b")
+		for range 2 {
+			select {
+			case forced <- os.Interrupt:
+			default:
+			}
+		}
+		synctest.Wait()
+		app.expect(t)
+		pass(30 * time.Second)
+		app.expect(t, "b=1")
+		expectOutput(t, stdout, "Got SIGUSR2. Forcing a flush:\n1:\ta\n--- flushed ---\n"+
+			"Got SIGUSR2. Forcing a flush:\n1:\tb\n--- flushed ---\n")
+		end()
+		app.expect(t)
+	})
+}
+
+func TestStopWaitsForARunningFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{latency: 5 * time.Second}
+		f, store, _, _ := newFlusher(app, "a")
+		forced, end := running(t.Context(), f)
+		forced <- os.Interrupt
+		synctest.Wait()
+		store.Record("b")
+		began := time.Now()
+		end()
+		app.expect(t, "a=1", "b=1")
+		if took := time.Since(began); took != 10*time.Second {
+			t.Errorf("the stop took %v, want 10s", took)
+		}
+		expectHeld(t, store, nil)
+	})
+}
+
+func TestAbandonedStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{latency: time.Hour}
+		f, store, stdout, stderr := newFlusher(app, "a")
+		ctx, abandon := context.WithCancelCause(t.Context())
+		forced, end := running(ctx, f)
+		forced <- os.Interrupt
+		synctest.Wait()
+		store.Record("a")
+		abandon(errors.New("it is over"))
+		end()
+		expectHeld(t, store, map[string]int64{"a": 2})
+		expectOutput(t, stdout, "Got SIGUSR2. Forcing a flush:\n1:\ta\n2:\ta\n")
+		expectOutput(t, stderr, "--- it is over\n--- it is over\n")
+	})
+}

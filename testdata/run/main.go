@@ -1,0 +1,62 @@
+//go:build unix
+
+// Run shows the whole loop in one terminal: it starts the example application
+// and the daemon, and ends both when one of them ends, or with Ctrl-C. The
+// daemon ends first, so that the application gets the last counts.
+//
+//	run path/to/application path/to/pixel-ping path/to/config.json
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "Usage: run path/to/application path/to/pixel-ping path/to/config.json")
+		os.Exit(2)
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+
+	application, applicationEnded := start(os.Args[1])
+	daemon, daemonEnded := start(os.Args[2], os.Args[3])
+	fmt.Println("Open http://localhost:9187/pixel.gif?key=hello and wait for the next flush. Ctrl-C ends it.")
+	failed := false
+	select {
+	case <-stop:
+	case <-applicationEnded:
+		failed = true
+	case <-daemonEnded:
+		failed = true
+	}
+	daemon.Process.Signal(syscall.SIGTERM)
+	<-daemonEnded
+	application.Process.Kill()
+	<-applicationEnded
+	if failed || !daemon.ProcessState.Success() {
+		os.Exit(1)
+	}
+}
+
+// start starts a program in a process group of its own, out of the reach of the
+// terminal's Ctrl-C. The channel is closed when it has ended.
+func start(name string, args ...string) (*exec.Cmd, <-chan struct{}) {
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	ended := make(chan struct{})
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	go func() {
+		cmd.Wait()
+		close(ended)
+	}()
+	return cmd, ended
+}
