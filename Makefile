@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 GOFMT = "$$(go env GOROOT)/bin/gofmt"
 
 # The patterns of go leave testdata out.
-PACKAGES = ./... $(patsubst %/main.go,./%,$(wildcard testdata/*/main.go))
+PACKAGES = ./... $(addprefix ./,$(sort $(dir $(wildcard testdata/*/*.go))))
 
 .PHONY: help
 help: ## list the targets
@@ -27,6 +27,32 @@ test: ## check formatting, vet, and run all tests
 		echo "Without the race detector, as there is no C compiler for it."; \
 		set -x; go test ./...; \
 	fi
+
+# The original, and the compiler for its own test.
+ORIGINAL = .build/original
+$(ORIGINAL)/node_modules/pixel-ping:
+	@command -v npm >/dev/null || { echo "npm is missing; it comes with Node (Debian: nodejs npm)."; exit 1; }
+	@mkdir -p $(ORIGINAL)
+	npm install --prefix $(ORIGINAL) --no-save --no-package-lock --no-audit --no-fund pixel-ping@0.1.6 coffeescript@2.7.0
+
+CONFORMANCE = ORIGINAL="$(CURDIR)/$(ORIGINAL)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v ./testdata/conformance
+
+.PHONY: conformance
+conformance: build $(ORIGINAL)/node_modules/pixel-ping ## compare with the original, byte for byte (needs Node and npm); SEED=n repeats a run
+	$(CONFORMANCE)
+
+.PHONY: record
+record: build $(ORIGINAL)/node_modules/pixel-ping ## record what the original answers to testdata/vectors (needs Node and npm)
+	RECORD="$(CURDIR)/testdata/vectors" $(CONFORMANCE) -run TestRecord
+
+FUZZTIME ?= 30s
+
+.PHONY: fuzz
+fuzz: ## fuzz the parser and the encoders, each for FUZZTIME (30s)
+	go test -run '^$$' -fuzz '^FuzzQueryValue$$' -fuzztime $(FUZZTIME) ./internal/node
+	go test -run '^$$' -fuzz '^FuzzEscapes$$' -fuzztime $(FUZZTIME) ./internal/node
+	go test -run '^$$' -fuzz '^FuzzBody$$' -fuzztime $(FUZZTIME) ./internal/endpoint
+	go test -run '^$$' -fuzz '^FuzzLog$$' -fuzztime $(FUZZTIME) ./internal/flush
 
 .PHONY: platforms
 platforms: ## build for Linux, macOS, FreeBSD and Windows, to see that it does

@@ -121,15 +121,16 @@ func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
 	if conf.Endpoint != nil {
 		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.Secret, max(conf.Interval, minAnswer))
 	}
-	listeners, err := listen(conf.Host, conf.Port)
-	if err != nil {
-		return err
-	}
 
+	// Signals first: whoever can connect may send one.
 	stop, forced := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	notify(stop, forced)
 	defer signal.Stop(stop)
 	defer signal.Stop(forced)
+	listeners, err := listen(conf.Host, conf.Port)
+	if err != nil {
+		return err
+	}
 	if conf.Endpoint != nil {
 		fmt.Fprintf(stdout, "Flushing hits to %s\n", conf.EndpointText)
 	} else {

@@ -2,17 +2,18 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"pixel-ping/testdata/rig"
 )
 
 // The tests run the real program: the test binary starts itself again, and is
@@ -23,9 +24,6 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
-
-// deadline bounds whatever a test waits for.
-const deadline = 20 * time.Second
 
 func command(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
@@ -39,43 +37,35 @@ func command(args ...string) *exec.Cmd {
 func settings(t *testing.T, values map[string]any) string {
 	t.Helper()
 	all := map[string]any{"host": "127.0.0.1", "port": 0, "interval": 3600}
-	for name, value := range values {
-		all[name] = value
-	}
-	text, err := json.Marshal(all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "config.json")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	maps.Copy(all, values)
+	return rig.WriteConfig(t, all)
 }
 
 // process is a daemon that serves.
 type process struct {
-	cmd *exec.Cmd
-	url string  // of the pixel
-	log *output // stdout and stderr, in the order in which they were written
+	*rig.Process
+	url string      // of the pixel
+	log *rig.Output // stdout and stderr
 }
 
-// start starts a daemon and waits until it has announced itself. It is killed
-// at the end of the test.
+// start starts a daemon and waits until it has announced itself.
 func start(t *testing.T, values map[string]any) *process {
 	t.Helper()
-	d := &process{cmd: command(settings(t, values)), log: &output{changed: make(chan struct{})}}
-	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		d.cmd.Process.Kill()
-		d.cmd.Wait()
-	})
-	line := d.log.wait(t, "Serving the pixel at ")
+	return startCommand(t, command(settings(t, values)))
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	log := rig.NewOutput()
+	d := &process{Process: rig.Start(t, cmd, log, log), log: log}
+	line := log.WaitLine(t, 0, "Serving the pixel at ")
 	d.url = strings.TrimPrefix(line, "Serving the pixel at ")
 	return d
+}
+
+// address returns the host and port of the pixel.
+func (d *process) address() string {
+	return strings.TrimSuffix(strings.TrimPrefix(d.url, "http://"), "/pixel.gif")
 }
 
 // hit makes one hit for each query, and fails the test unless all are answered
@@ -91,65 +81,6 @@ func (d *process) hit(t *testing.T, queries ...string) {
 		answer.Body.Close()
 		if answer.StatusCode != 200 || len(body) != 35 || err != nil {
 			t.Fatalf("%s: status %d, %d bytes, error %v", query, answer.StatusCode, len(body), err)
-		}
-	}
-}
-
-// signal sends a signal to the daemon.
-func (d *process) signal(t *testing.T, s os.Signal) {
-	t.Helper()
-	if err := d.cmd.Process.Signal(s); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// wait waits for the end of the daemon and returns its exit status.
-func (d *process) wait(t *testing.T) int {
-	t.Helper()
-	timer := time.AfterFunc(deadline, func() { d.cmd.Process.Kill() })
-	defer timer.Stop()
-	d.cmd.Wait()
-	return d.cmd.ProcessState.ExitCode()
-}
-
-// output collects what a process writes.
-type output struct {
-	mu      sync.Mutex
-	text    strings.Builder
-	changed chan struct{}
-}
-
-func (l *output) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	close(l.changed)
-	l.changed = make(chan struct{})
-	return l.text.Write(p)
-}
-
-func (l *output) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// wait waits for a line that begins with prefix and returns it.
-func (l *output) wait(t *testing.T, prefix string) string {
-	t.Helper()
-	timeout := time.After(deadline)
-	for {
-		l.mu.Lock()
-		text, changed := l.text.String(), l.changed
-		l.mu.Unlock()
-		for line := range strings.Lines(text) {
-			if strings.HasPrefix(line, prefix) && strings.HasSuffix(line, "\n") {
-				return strings.TrimSuffix(line, "\n")
-			}
-		}
-		select {
-		case <-changed:
-		case <-timeout:
-			t.Fatalf("no line %q; the log is:\n%s", prefix, text)
 		}
 	}
 }
@@ -185,7 +116,7 @@ func (a *application) expect(t *testing.T, want string) {
 		if got != want {
 			t.Errorf("the application received %s, want %s", got, want)
 		}
-	case <-time.After(deadline):
+	case <-time.After(rig.Deadline):
 		t.Fatalf("the application received nothing, want %s", want)
 	}
 }
@@ -233,23 +164,19 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// refused starts a daemon that is not to start, and returns its log.
+// refused starts a daemon that is not to start, and returns what it said.
 func refused(t *testing.T, values map[string]any) string {
 	t.Helper()
-	d := &process{cmd: command(settings(t, values)), log: &output{changed: make(chan struct{})}}
-	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if status := d.wait(t); status != 1 {
+	log := rig.NewOutput()
+	if status := rig.Start(t, command(settings(t, values)), log, log).Wait(t); status != 1 {
 		t.Errorf("exit status %d, want 1", status)
 	}
-	return d.log.String()
+	return log.String()
 }
 
 func TestStartThatFails(t *testing.T) {
 	taken := start(t, nil)
-	port := taken.url[len("http://127.0.0.1:") : len(taken.url)-len("/pixel.gif")]
+	port := strings.TrimPrefix(taken.address(), "127.0.0.1:")
 	for name, test := range map[string]struct {
 		values map[string]any
 		want   string
@@ -286,14 +213,7 @@ func TestAnnouncement(t *testing.T) {
 	d.hit(t, "key=a")
 
 	config := settings(t, nil)
-	d = &process{cmd: command(config), log: &output{changed: make(chan struct{})}}
-	d.cmd.Stderr = d.log
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	got := d.log.wait(t, "No endpoint")
-	d.cmd.Process.Kill()
-	d.wait(t)
+	got := startCommand(t, command(config)).log.WaitLine(t, 0, "No endpoint")
 	if want := `No endpoint set. Hits won't be flushed, add "endpoint" to ` + config + "."; got != want {
 		t.Errorf("said %q, want %q", got, want)
 	}

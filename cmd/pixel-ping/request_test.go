@@ -5,12 +5,9 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,22 +15,20 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pixel-ping/testdata/rig"
 )
 
 // exchange sends raw bytes to a daemon and returns the statuses of the answers,
 // as many as are asked for.
 func exchange(t *testing.T, d *process, request string, answers int) (statuses []int) {
 	t.Helper()
-	u, err := url.Parse(d.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.Dial("tcp", u.Host)
+	conn, err := net.Dial("tcp", d.address())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(deadline))
+	conn.SetDeadline(time.Now().Add(rig.Deadline))
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +89,7 @@ func TestRawRequests(t *testing.T) {
 			t.Errorf("%s: statuses %v, want %v", test.name, got, test.want)
 		}
 	}
-	d.signal(t, os.Interrupt)
+	d.Signal(t, os.Interrupt)
 	app.expect(t, "json=%7B%2201%22%3A1%2C%2202%22%3A1%2C%2203%22%3A1%2C%2204%22%3A1%2C%2205%22%3A1%2C%2206%22%3A1%2C"+
 		"%2207%22%3A1%2C%2208%22%3A1%2C%2209%22%3A1%2C%2210%22%3A1%2C%2211%22%3A1%2C%2212%22%3A1%2C"+
 		"%2213%3Bkey%3D14%22%3A1%2C%2215%22%3A1%2C%2216%5C%22%3C%3E%5C%5C%5E%60%7B%7C%7D'%22%3A1%7D")
@@ -135,39 +130,15 @@ func TestLocalhostIsBoundOnEveryAddress(t *testing.T) {
 	}
 }
 
-// certificate writes httptest's certificate for 127.0.0.1 and its key, and
-// returns their names and a client that trusts it.
-func certificate(t *testing.T) (certFile, keyFile string, client *http.Client) {
-	t.Helper()
-	donor := httptest.NewTLSServer(nil)
-	defer donor.Close()
-	pair := donor.TLS.Certificates[0]
-	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	directory := t.TempDir()
-	certFile, keyFile = filepath.Join(directory, "cert.pem"), filepath.Join(directory, "key.pem")
-	for file, block := range map[string]*pem.Block{
-		certFile: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]},
-		keyFile:  {Type: "PRIVATE KEY", Bytes: key},
-	} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(donor.Certificate())
-	return certFile, keyFile, &http.Client{Transport: &http.Transport{
-		TLSClientConfig:   &tls.Config{RootCAs: roots},
+func TestHTTPS(t *testing.T) {
+	folder := t.TempDir()
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: rig.WriteCertificate(t, folder)},
 		ForceAttemptHTTP2: true,
 	}}
-}
-
-func TestHTTPS(t *testing.T) {
-	certFile, keyFile, client := certificate(t)
+	cert, key := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
 	app := newApplication(t)
-	d := start(t, map[string]any{"sslcert": certFile, "sslkey": keyFile, "sslca": certFile, "endpoint": app.URL})
+	d := start(t, map[string]any{"sslcert": cert, "sslkey": key, "sslca": cert, "endpoint": app.URL})
 	if !strings.HasPrefix(d.url, "https://127.0.0.1:") {
 		t.Errorf("announced as %s", d.url)
 	}
@@ -197,6 +168,6 @@ func TestHTTPS(t *testing.T) {
 	if got := d.log.String(); got != log {
 		t.Errorf("a client has written to the log:\n%s", got)
 	}
-	d.signal(t, os.Interrupt)
+	d.Signal(t, os.Interrupt)
 	app.expect(t, "json=%7B%22a%3Bb%22%3A1%7D")
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -17,15 +18,17 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pixel-ping/testdata/rig"
 )
 
 func TestForcedFlush(t *testing.T) {
 	app := newApplication(t)
 	d := start(t, map[string]any{"endpoint": app.URL + "/save"})
 	d.hit(t, "key=one", "key=two&key=2", "key=two&key=2", "key=%0Athree", "")
-	d.signal(t, syscall.SIGUSR2)
+	d.Signal(t, syscall.SIGUSR2)
 	app.expect(t, "json=%7B%22%5Cnthree%22%3A1%2C%22one%22%3A1%2C%22two%2C2%22%3A2%7D")
-	d.log.wait(t, "--- flushed ---")
+	d.log.WaitLine(t, 0, "--- flushed ---")
 	want := "Flushing hits to " + app.URL + "/save\n" +
 		"Serving the pixel at " + d.url + "\n" +
 		"Got SIGUSR2. Forcing a flush:\n" +
@@ -40,11 +43,11 @@ func TestFailedFlush(t *testing.T) {
 	app.statuses <- 500
 	d := start(t, map[string]any{"endpoint": app.URL})
 	d.hit(t, "key=a")
-	d.signal(t, syscall.SIGUSR2)
+	d.Signal(t, syscall.SIGUSR2)
 	app.expect(t, "json=%7B%22a%22%3A1%7D")
-	d.log.wait(t, "--- flush failed with code:500")
+	d.log.WaitLine(t, 0, "--- flush failed with code:500")
 	d.hit(t, "key=a")
-	d.signal(t, syscall.SIGUSR2)
+	d.Signal(t, syscall.SIGUSR2)
 	app.expect(t, "json=%7B%22a%22%3A2%7D")
 }
 
@@ -54,8 +57,8 @@ func TestStopDelivers(t *testing.T) {
 			app := newApplication(t)
 			d := start(t, map[string]any{"endpoint": app.URL})
 			d.hit(t, "key=a", "key=b")
-			d.signal(t, s)
-			if status := d.wait(t); status != 0 {
+			d.Signal(t, s)
+			if status := d.Wait(t); status != 0 {
 				t.Errorf("exit status %d, want 0", status)
 			}
 			app.expect(t, "json=%7B%22a%22%3A1%2C%22b%22%3A1%7D")
@@ -66,8 +69,8 @@ func TestStopDelivers(t *testing.T) {
 func TestStopWithNothingHeld(t *testing.T) {
 	app := newApplication(t)
 	d := start(t, map[string]any{"endpoint": app.URL})
-	d.signal(t, syscall.SIGTERM)
-	if status := d.wait(t); status != 0 {
+	d.Signal(t, syscall.SIGTERM)
+	if status := d.Wait(t); status != 0 {
 		t.Errorf("exit status %d, want 0", status)
 	}
 	if n := len(app.flushes); n != 0 {
@@ -91,8 +94,8 @@ func TestStopThatCanNotDeliver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := start(t, test.values)
 			d.hit(t, "key=a", "key=b", "key=a")
-			d.signal(t, syscall.SIGTERM)
-			if status := d.wait(t); status != test.status {
+			d.Signal(t, syscall.SIGTERM)
+			if status := d.Wait(t); status != test.status {
 				t.Errorf("exit status %d, want %d", status, test.status)
 			}
 			if got := d.log.String(); !strings.HasSuffix(got, test.ending) {
@@ -134,14 +137,14 @@ func TestSecondSignal(t *testing.T) {
 	address, connections := hanging(t)
 	d := start(t, map[string]any{"endpoint": address})
 	d.hit(t, "key=a", "key=b")
-	d.signal(t, syscall.SIGUSR2)
+	d.Signal(t, syscall.SIGUSR2)
 	<-connections
 	d.hit(t, "key=b")
-	d.signal(t, syscall.SIGTERM)
+	d.Signal(t, syscall.SIGTERM)
 	waitForStop(t, d)
 	began := time.Now()
-	d.signal(t, syscall.SIGTERM)
-	if status, took := d.wait(t), time.Since(began); status != 1 || took > 3*time.Second {
+	d.Signal(t, syscall.SIGTERM)
+	if status, took := d.Wait(t), time.Since(began); status != 1 || took > 3*time.Second {
 		t.Errorf("exit status %d after %v, want 1 after at most 3s", status, took)
 	}
 	ending := "--- cannot connect to endpoint : stopped by a second signal\n" +
@@ -178,9 +181,8 @@ func TestBound(t *testing.T) {
 // waitForStop waits until the daemon accepts no more connections.
 func waitForStop(t *testing.T, d *process) {
 	t.Helper()
-	address := strings.TrimSuffix(strings.TrimPrefix(d.url, "http://"), "/pixel.gif")
-	for limit := time.Now().Add(deadline); time.Now().Before(limit); {
-		conn, err := net.Dial("tcp", address)
+	for limit := time.Now().Add(rig.Deadline); time.Now().Before(limit); {
+		conn, err := net.Dial("tcp", d.address())
 		if err != nil {
 			return
 		}
@@ -206,14 +208,14 @@ func TestStopUnderLoad(t *testing.T) {
 				}
 				answer.Body.Close()
 				if answered.Add(1) == 2000 {
-					d.signal(t, syscall.SIGTERM)
+					d.Signal(t, syscall.SIGTERM)
 				}
 			}
 		})
 	}
 	var delivered, n int64
 	clients.Wait()
-	if status := d.wait(t); status != 0 {
+	if status := d.Wait(t); status != 0 {
 		t.Errorf("exit status %d, want 0", status)
 	}
 	app.Close()
@@ -233,7 +235,7 @@ func TestStopWithASlowClient(t *testing.T) {
 	app := newApplication(t)
 	d := start(t, map[string]any{"endpoint": app.URL})
 	d.hit(t, "key=a")
-	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(d.url, "http://"), "/pixel.gif"))
+	conn, err := net.Dial("tcp", d.address())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,42 +243,50 @@ func TestStopWithASlowClient(t *testing.T) {
 	io.WriteString(conn, "GET /pixel.gif?key=b HTTP/1.1\r\n")
 	d.hit(t, "key=a")
 	began := time.Now()
-	d.signal(t, syscall.SIGTERM)
+	d.Signal(t, syscall.SIGTERM)
 	app.expect(t, "json=%7B%22a%22%3A2%7D")
-	if status, took := d.wait(t), time.Since(began); status != 0 || took > 4*time.Second {
+	if status, took := d.Wait(t), time.Since(began); status != 0 || took > 4*time.Second {
 		t.Errorf("exit status %d after %v, want 0 after at most 4s", status, took)
 	}
+}
+
+// startPiped starts a daemon whose log is a pipe, which is read as far as the
+// announcement and then left to the test.
+func startPiped(t *testing.T, values map[string]any) (*process, *os.File) {
+	t.Helper()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { read.Close() })
+	cmd := command(settings(t, values))
+	// No Output, which would read on.
+	cmd.Stdout, cmd.Stderr = write, write
+	d := &process{Process: rig.StartCommand(t, cmd)}
+	write.Close()
+	read.SetReadDeadline(time.Now().Add(rig.Deadline))
+	for r := bufio.NewReader(read); d.url == ""; {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, d.url, _ = strings.Cut(strings.TrimSpace(line), "Serving the pixel at ")
+	}
+	return d, read
 }
 
 // A log whose reader has gone does not end the daemon, nor lose a hit.
 func TestLogThatNobodyReads(t *testing.T) {
 	app := newApplication(t)
-	d := &process{cmd: command(settings(t, map[string]any{"endpoint": app.URL})), log: &output{changed: make(chan struct{})}}
-	stdout, err := d.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer d.cmd.Process.Kill()
-	buffer := make([]byte, 1000)
-	for !strings.Contains(d.log.String(), "/pixel.gif\n") {
-		n, err := stdout.Read(buffer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d.log.Write(buffer[:n])
-	}
-	d.url = strings.TrimPrefix(d.log.wait(t, "Serving"), "Serving the pixel at ")
-	stdout.Close()
+	d, log := startPiped(t, map[string]any{"endpoint": app.URL})
+	log.Close()
 	for range 2 {
 		d.hit(t, "key=a")
-		d.signal(t, syscall.SIGUSR2)
+		d.Signal(t, syscall.SIGUSR2)
 		app.expect(t, "json=%7B%22a%22%3A1%7D")
 	}
-	d.signal(t, syscall.SIGTERM)
-	if status := d.wait(t); status != 0 {
+	d.Signal(t, syscall.SIGTERM)
+	if status := d.Wait(t); status != 0 {
 		t.Errorf("exit status %d, want 0", status)
 	}
 }
@@ -284,53 +294,27 @@ func TestLogThatNobodyReads(t *testing.T) {
 // A log that is not read any more, though somebody holds it open, does not keep
 // the daemon from ending when it is told to.
 func TestStopWhileTheLogHangs(t *testing.T) {
-	read, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer read.Close()
-	d := &process{cmd: command(settings(t, map[string]any{"endpoint": "http://127.0.0.1:1"}))}
-	d.cmd.Stdout, d.cmd.Stderr = write, write
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer d.cmd.Process.Kill()
-	write.Close()
-	buffer := make([]byte, 1000)
-	var text string
-	for !strings.HasSuffix(text, "/pixel.gif\n") {
-		n, err := read.Read(buffer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text += string(buffer[:n])
-	}
-	d.url = text[strings.LastIndex(text, "http://") : len(text)-1]
+	d, _ := startPiped(t, map[string]any{"endpoint": "http://127.0.0.1:1"})
 	for i := range 10 {
 		d.hit(t, fmt.Sprintf("key=%d%s", i, strings.Repeat("x", 12000)))
 	}
-	d.signal(t, syscall.SIGTERM)
+	d.Signal(t, syscall.SIGTERM)
 	waitForStop(t, d)
-	d.signal(t, syscall.SIGTERM)
+	d.Signal(t, syscall.SIGTERM)
 	began := time.Now()
-	if status, took := d.wait(t), time.Since(began); status != 1 || took > 3*time.Second {
+	if status, took := d.Wait(t), time.Since(began); status != 1 || took > 3*time.Second {
 		t.Errorf("exit status %d after %v, want 1 after at most 3s", status, took)
 	}
 }
 
 // nohup is there for processes to outlive their terminal.
 func TestHangUpUnderNohup(t *testing.T) {
-	d := &process{log: &output{changed: make(chan struct{})}}
 	daemon := command(settings(t, nil))
-	d.cmd = exec.Command("sh", append([]string{"-c", `trap "" HUP; exec "$@"`, "sh"}, daemon.Args...)...)
-	d.cmd.Env, d.cmd.Stdout, d.cmd.Stderr = daemon.Env, d.log, d.log
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer d.cmd.Process.Kill()
-	d.url = strings.TrimPrefix(d.log.wait(t, "Serving"), "Serving the pixel at ")
-	d.signal(t, syscall.SIGHUP)
-	d.signal(t, syscall.SIGUSR2)
-	d.log.wait(t, "Got SIGUSR2")
+	shell := exec.Command("sh", append([]string{"-c", `trap "" HUP; exec "$@"`, "sh"}, daemon.Args...)...)
+	shell.Env = daemon.Env
+	d := startCommand(t, shell)
+	d.Signal(t, syscall.SIGHUP)
+	d.Signal(t, syscall.SIGUSR2)
+	d.log.WaitLine(t, 0, "Got SIGUSR2")
 	d.hit(t, "key=a")
 }

@@ -23,16 +23,33 @@ func init() {
 
 // ValidRequest reports whether Node's HTTP parser lets a request line with
 // this method and target through. Node answers the others with 400: methods
-// that it does not know (they are case-sensitive), and targets with any byte
-// outside 0x21 to 0x7E, raw UTF-8 among them, which net/http would accept.
+// that it does not know (they are case-sensitive), targets with any byte
+// outside 0x21 to 0x7E, raw UTF-8 among them, and those that are no path and
+// no URL, all of which net/http would accept.
 func ValidRequest(method, target string) bool {
 	for i := range len(target) {
 		if target[i] <= ' ' || target[i] >= 0x7F {
 			return false
 		}
 	}
-	return method == "GET" || methods[method]
+	return (method == "GET" || methods[method]) &&
+		(strings.HasPrefix(target, "/") || strings.HasPrefix(target, "*") || validURL(target))
 }
+
+// validURL reports whether a target is of the form scheme://authority and so
+// on, as Node's HTTP parser sees it.
+func validURL(target string) bool {
+	scheme, rest, absolute := strings.Cut(target, "://")
+	authority := rest
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		authority = rest[:i]
+	}
+	return absolute && strings.Trim(scheme, letters) == "" &&
+		strings.Trim(authority, letters+"0123456789-_.!~*'()%;:&=+$,@[]") == "" &&
+		strings.Count(authority, "@") <= 1
+}
+
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 // SplitTarget returns the path and the query of a request target, both still
 // escaped, as url.parse finds them: the fragment goes first, then the query is

@@ -1,0 +1,59 @@
+// Package conformance compares the daemon with the original, both running side
+// by side. Its tests run only when they are asked for, by make conformance: they
+// need Node and the original.
+package conformance
+
+// Difference is one thing that the daemon does otherwise than the original on
+// purpose. The harness accepts these and no others, and the README lists each.
+type Difference struct {
+	Name     string
+	Original string
+	Ours     string
+	Why      string
+
+	// NotCompared says why the harness does not show it, if it does not.
+	NotCompared string
+}
+
+// Differences are all there are.
+var Differences = []Difference{
+	// What is counted.
+	{"JavaScript's own keys", "`__proto__` is never counted; `constructor`, `toString` and the like are sent as source code", "keys as any other", "the store of the original is a JavaScript object", ""},
+	{"order of keys", "integer-like keys first, then as first seen", "by their bytes", "the same counts make the same log and the same body", ""},
+
+	// Which requests are answered, and how.
+	{"targets that net/http refuses", "404, or the pixel without a key: a broken escape in the path or in the fragment, a host that is none", "400", "net/http reads the target before any handler can; no such request is counted in either", ""},
+	{"targets that Node trips over", "no answer at all", "400 or 404", "Node's URL parser throws an exception", ""},
+	{"user and host in the path", "`//user@host/pixel.gif` is counted", "404", "by accident: Node takes the path for a host", ""},
+	{"other schemes", "`ftp://host/pixel.gif` is counted", "404", "by accident", ""},
+	{"malformed requests", "some are counted: an empty line first, two spaces, two Host headers, a Host that is none, HTTP/0.9 and HTTP/2.0 in plain text, unknown transfer codings", "others are: lines that end in LF, HTTP/1.2, a length beside chunks", "it is what net/http's parser lets through; no browser sends them", ""},
+	{"CONNECT", "the connection is closed", "400", "a pixel is no proxy", ""},
+	{"header size", "431 from 16,384 bytes on", "up to 4 KiB more is accepted", "net/http reads that far", ""},
+	{"kept connections", "closed after 6 seconds, with a `Keep-Alive` header", "kept for 75 seconds", "a page's later events find the connection open, as with nginx", ""},
+	{"after Expect", "the connection is kept", "it is closed after the answer", "net/http does not wait for the body", ""},
+	{"HTTP/2", "HTTP/1.1 only", "HTTP/2 over TLS", "it comes with net/http", ""},
+
+	// The flush.
+	{"parts of the endpoint's URL", "query and `user:password@` are dropped", "sent, as what they are; the password is not shown in the log", "it is what the URL says", ""},
+	{"endpoint that hangs", "the counts of the flush are lost", "a failure after 60 seconds or one interval, whichever is longer", "no count is lost", "it takes a minute"},
+	{"answer and reset", "a 200 before a reset is sent again, a 500 before a reset doubles the counts", "the status line decides, once", "no count is lost or doubled", ""},
+	{"101", "the counts are lost", "a failure", "no count is lost", ""},
+	{"informative reasons", "some reasons are empty or Node's own words", "Go's words, but for `ECONNREFUSED`, `ECONNRESET`, `ENOTFOUND` and `socket hang up`", "the system's words differ", ""},
+	{"one flush at a time", "flushes overlap", "a flush waits for the one before it", "an application that is slow is not called twice at once", ""},
+
+	// The log and the command line.
+	{"control characters in a key", "logged as they are: `%0A` forges a line", "escaped in the log, as `\\u000a`", "clients do not write the log", ""},
+	{"announcement", "where the hits are flushed to", "and, once it listens, the pixel's address", "it shows that the start has worked, and the port", ""},
+	{"version", "0.1.6", "its own", "it is another program", ""},
+	{"configuration that can not be read", "a stack trace", "one line with the file, and for JSON line and column", "to be read by people", ""},
+
+	// Start and stop.
+	{"senseless settings", "no `interval` flushes each millisecond, no `port` takes any, `\"discard\": \"false\"` is true, an `endpoint` that is no URL posts elsewhere, an empty secret in an odd type is none", "refused, exit 1", "they are mistakes", ""},
+	{"long intervals", "above 24.8 days: each millisecond", "as long as it says", "Node's timers overflow", ""},
+	{"unknown settings", "ignored", "ignored, with a warning", "they may be misspelt", ""},
+	{"port taken", "lives on without a server", "exit 1", "whoever started it learns of it", ""},
+	{"certificate that does not load", "exit 0, or plain HTTP if a part is missing", "exit 1", "whoever started it learns of it", ""},
+	{"names with several addresses", "the first is bound", "all are bound", "`localhost` is found over IPv4 and IPv6", "the machine may have one address"},
+	{"names beyond ASCII in the endpoint", "converted", "refused: to be written in their `xn--` form", "the standard library has no table for it", ""},
+	{"stop", "ends at once, and what it holds is lost", "delivered first", "no count is lost", ""},
+}

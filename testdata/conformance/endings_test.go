@@ -1,0 +1,147 @@
+package conformance
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pixel-ping/testdata/rig"
+)
+
+// status is an answer with a status and nothing else.
+func status(code int) func(net.Conn) {
+	return rig.Answer(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", code))
+}
+
+// answerAndReset is an answer that is followed by a reset.
+func answerAndReset(text string) func(net.Conn) {
+	return func(conn net.Conn) {
+		rig.Answer(text)(conn)
+		// The other end has read it when it resets the connection itself or not at all.
+		conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		conn.Read(make([]byte, 1))
+		rig.Reset(conn)
+	}
+}
+
+// ending has a hit flushed to an endpoint that answers so, or, if answer is nil,
+// refuses the connection. It returns what the log says of it, and the counts of
+// the flush after it.
+func (s *side) ending(t *testing.T, key string, answer func(net.Conn)) string {
+	t.Helper()
+	s.get(t, "/pixel.gif?key="+key)
+	stdout, stderr := len(s.Stdout.String()), len(s.Stderr.String())
+	if answer != nil {
+		s.endpoint.SetAnswer(answer)
+	} else {
+		s.endpoint.Close()
+	}
+	s.Signal(t, syscall.SIGUSR2)
+	if answer != nil {
+		s.endpoint.Next(t)
+	} else {
+		s.Stderr.WaitLine(t, stderr, "--- ")
+		s.endpoint.Open(t)
+	}
+	s.settle(stdout, stderr)
+	said := s.Stdout.String()[stdout:] + s.Stderr.String()[stderr:]
+	s.endpoint.SetAnswer(status(204))
+	stdout = len(s.Stdout.String())
+	next := s.counts(t)
+	s.Stdout.WaitLine(t, stdout, "--- flushed ---")
+	return strings.ReplaceAll(fmt.Sprintf("%s\tthen %v", said, next), s.endpoint.Address, "ADDRESS")
+}
+
+// settle waits until the end of a flush shows in the output, behind what was
+// there before, and nothing has followed it for a moment. There are endings of
+// the original that do not show, and others that show twice.
+func (s *side) settle(stdout, stderr int) {
+	last := ""
+	for limit, quiet := time.Now().Add(time.Second), time.Now(); time.Now().Before(limit); {
+		said := s.Stdout.String()[stdout:] + s.Stderr.String()[stderr:]
+		if said != last {
+			last, quiet = said, time.Now()
+		}
+		if strings.Contains(said, "--- ") && time.Since(quiet) > 100*time.Millisecond {
+			return
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// TestEndings compares what becomes of the counts, and what the log says, for
+// each way in which a flush can end.
+func TestEndings(t *testing.T) {
+	for _, discard := range []bool{false, true} {
+		theirs, ours := pair(t, map[string]any{"discard": discard})
+		for i, test := range []struct {
+			name, difference string
+			answer           func(net.Conn)
+		}{
+			{"200", "", status(200)},
+			{"201", "", status(201)},
+			{"204", "", status(204)},
+			{"299", "", status(299)},
+			{"300", "", status(300)},
+			{"302", "", rig.Answer("HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")},
+			{"304", "", status(304)},
+			{"400", "", status(400)},
+			{"404", "", status(404)},
+			{"413", "", status(413)},
+			{"500", "", status(500)},
+			{"503", "", status(503)},
+			{"200 with a body", "", rig.Answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nsaved")},
+			{"500 with a body", "", rig.Answer("HTTP/1.1 500 Oops\r\nContent-Length: 5\r\nConnection: close\r\n\r\nsorry")},
+			{"103 and 200", "", rig.Answer("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")},
+			{"close", "", rig.Answer("")},
+			{"reset", "", rig.Reset},
+			{"refused", "", nil},
+			{"no HTTP", "informative reasons", rig.Answer("SSH-2.0\r\n")},
+			{"101", "101", rig.Answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")},
+			{"200 and a reset", "answer and reset", answerAndReset("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsa")},
+			{"500 and a reset", "answer and reset", answerAndReset("HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\nso")},
+		} {
+			key := fmt.Sprintf("key%d", i)
+			ends := make(chan string, 1)
+			go func() { ends <- theirs.ending(t, key, test.answer) }()
+			b := ours.ending(t, key, test.answer)
+			a := <-ends
+			what := fmt.Sprintf("%s, discard %v", test.name, discard)
+			switch same := a == b; {
+			case test.difference == "" && !same:
+				t.Errorf("%s\noriginal:\n%s\nours:\n%s", what, a, b)
+			case test.difference != "" && !same:
+				differ(t, test.difference)
+			case test.difference != "" && !discard:
+				t.Errorf("%s: the same from both, want the difference %q:\n%s", what, test.difference, a)
+			}
+		}
+	}
+}
+
+// TestOverlap shows that the original begins a flush while another one runs.
+func TestOverlap(t *testing.T) {
+	theirs, ours := pair(t, nil)
+	release := make(chan bool)
+	for _, s := range []*side{theirs, ours} {
+		s.endpoint.SetAnswer(func(conn net.Conn) {
+			<-release
+			status(204)(conn)
+		})
+		s.Signal(t, syscall.SIGUSR2)
+		s.endpoint.Next(t)
+		s.Signal(t, syscall.SIGUSR2)
+	}
+	theirs.endpoint.Next(t)
+	select {
+	case <-ours.endpoint.Requests:
+		t.Error("our flushes overlap")
+	case <-time.After(200 * time.Millisecond):
+	}
+	close(release)
+	ours.endpoint.Next(t)
+	differ(t, "one flush at a time")
+}

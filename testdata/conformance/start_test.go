@@ -1,0 +1,208 @@
+package conformance
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"pixel-ping/testdata/rig"
+)
+
+// TestCommandLine compares output and exit status where there is no server.
+func TestCommandLine(t *testing.T) {
+	folder := t.TempDir()
+	broken := filepath.Join(folder, "broken.json")
+	if err := os.WriteFile(broken, []byte(`{"port": }`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args       []string
+		difference string
+	}{
+		{nil, ""},
+		{[]string{""}, ""},
+		{[]string{"-h"}, ""},
+		{[]string{"-help"}, ""},
+		{[]string{"--help"}, ""},
+		{[]string{"--help", "-v"}, ""},
+		{[]string{"-v"}, "version"},
+		{[]string{"-version"}, "version"},
+		{[]string{"--version"}, "version"},
+		{[]string{filepath.Join(folder, "missing.json")}, "configuration that can not be read"},
+		{[]string{folder}, "configuration that can not be read"},
+		{[]string{broken}, "configuration that can not be read"},
+		{[]string{"-x"}, "configuration that can not be read"},
+	} {
+		a, b := run(t, "original", test.args...), run(t, "ours", test.args...)
+		if a.status != b.status {
+			t.Errorf("%q: exit status %d and %d", test.args, a.status, b.status)
+		}
+		if test.difference == "version" {
+			a.stdout = strings.Replace(a.stdout, "0.1.6", "1.0.0", 1)
+			differ(t, test.difference)
+		}
+		if test.difference == "configuration that can not be read" {
+			if strings.Count(a.stderr, "\n    at ") == 0 || strings.Count(b.stderr, "\n") != 1 || !strings.Contains(b.stderr, test.args[0]) {
+				t.Errorf("%q\n\toriginal: %s\n\tours:     %s", test.args, a.stderr, b.stderr)
+			}
+			a.stderr = b.stderr
+			differ(t, test.difference)
+		}
+		if a != b {
+			t.Errorf("%q\n\toriginal: %+v\n\tours:     %+v", test.args, a, b)
+		}
+	}
+}
+
+// TestLog compares the lines of a start and of flushes.
+func TestLog(t *testing.T) {
+	const printable = "/pixel.gif?key=%20 !\"%23$%25%26'()*%2B,-./:;<=>?@[\\]^_`{|}~%C3%A9%F0%9F%98%80"
+	theirs, ours := pair(t, nil)
+	var lines [2]string
+	for i, s := range []*side{theirs, ours} {
+		for _, target := range []string{"/pixel.gif?key=a", "/pixel.gif?key=a", "/pixel.gif?key=b+c", strings.ReplaceAll(printable, " ", "")} {
+			s.get(t, target)
+		}
+		s.flush(t)
+		s.Stdout.WaitLine(t, 0, "--- flushed ---")
+		text := s.Stdout.String()
+		// What the application has is behind the last line of the log.
+		lines[i] = strings.ReplaceAll(text, s.endpoint.Address, "ADDRESS") + s.Stderr.String()
+	}
+	serving := "Serving the pixel at http://" + ours.address + "/pixel.gif\n"
+	rest := strings.Replace(lines[1], serving, "", 1)
+	if rest == lines[1] {
+		t.Errorf("there is no line %q in:\n%s", serving, rest)
+	}
+	differ(t, "announcement")
+	if sortLines(lines[0]) != sortLines(rest) {
+		t.Errorf("original:\n%s\nours:\n%s", lines[0], rest)
+	}
+
+	for i, s := range []*side{theirs, ours} {
+		s.get(t, "/pixel.gif?key=%0A9:%09b")
+		skip := len(s.Stdout.String())
+		s.flush(t)
+		s.Stdout.WaitLine(t, skip, "--- flushed ---")
+		lines[i] = s.Stdout.String()[skip:]
+	}
+	if !strings.Contains(lines[0], "\n9:\tb\n") || strings.Contains(lines[1], "\n9:\tb\n") {
+		t.Errorf("original:\n%s\nours:\n%s", lines[0], lines[1])
+	}
+	differ(t, "control characters in a key")
+}
+
+func sortLines(text string) string {
+	lines := strings.SplitAfter(text, "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "")
+}
+
+// TestWithoutEndpoint compares what is said of an endpoint that is missing, and
+// that the counts grow.
+func TestWithoutEndpoint(t *testing.T) {
+	theirs, ours := pair(t, map[string]any{"endpoint": nil, "portt": 1})
+	var texts [2]string
+	for i, s := range []*side{theirs, ours} {
+		for _, line := range []string{"1:\ta", "2:\ta"} {
+			s.get(t, "/pixel.gif?key=a")
+			s.Signal(t, syscall.SIGUSR2)
+			s.Stdout.WaitLine(t, 0, line)
+		}
+		path := s.Cmd.Args[len(s.Cmd.Args)-1]
+		_, log, _ := strings.Cut(s.Stdout.String(), "Got ")
+		texts[i] = strings.ReplaceAll(log+s.Stderr.String(), path, "CONFIG")
+	}
+	const warning = "pixel-ping: CONFIG: unknown setting \"portt\" is ignored\n"
+	if rest := strings.Replace(texts[1], warning, "", 1); rest != texts[0] || rest == texts[1] {
+		t.Errorf("original:\n%s\nours:\n%s", texts[0], texts[1])
+	}
+	differ(t, "unknown settings")
+}
+
+// TestStartsThatFail shows what the original runs with and ours does not.
+func TestStartsThatFail(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() })
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	for _, test := range []struct {
+		difference string
+		settings   map[string]any
+	}{
+		{"port taken", map[string]any{"host": "127.0.0.1", "port": port, "interval": 60}},
+		{"senseless settings", map[string]any{"host": "127.0.0.1", "interval": 60}},
+		{"senseless settings", map[string]any{"host": "127.0.0.1", "port": 0, "interval": "60s"}},
+		{"senseless settings", map[string]any{"host": "127.0.0.1", "port": 0, "interval": 60, "discard": "false"}},
+		{"senseless settings", map[string]any{"host": "127.0.0.1", "port": 0, "interval": 60, "endpoint": "localhost/x"}},
+		{"names beyond ASCII in the endpoint", map[string]any{"host": "127.0.0.1", "port": 0, "interval": 60, "endpoint": "http://bücher.invalid/"}},
+	} {
+		t.Run(test.difference, func(t *testing.T) {
+			t.Parallel()
+			path := rig.WriteConfig(t, test.settings)
+			a, b := run(t, "original", path), run(t, "ours", path)
+			if a.status != -1 || b.status != 1 || strings.Count(b.stderr, "\n") != 1 {
+				t.Errorf("%v\n\toriginal: %+v\n\tours:     %+v", test.settings, a, b)
+			}
+			differ(t, test.difference)
+		})
+	}
+}
+
+func TestLongIntervals(t *testing.T) {
+	theirs, ours := pair(t, map[string]any{"interval": 30 * 24 * 3600})
+	for range 20 {
+		theirs.endpoint.Next(t)
+	}
+	if n := len(ours.endpoint.Requests); n > 0 {
+		t.Errorf("we have flushed %d times", n)
+	}
+	differ(t, "long intervals")
+}
+
+func TestStop(t *testing.T) {
+	theirs, ours := pair(t, nil)
+	theirs.get(t, "/pixel.gif?key=a")
+	ours.get(t, "/pixel.gif?key=a")
+	theirs.Signal(t, syscall.SIGTERM)
+	ours.Signal(t, syscall.SIGTERM)
+	if a, b := theirs.Wait(t), ours.Wait(t); a != -1 || b != 0 {
+		t.Errorf("exit statuses %d and %d, want -1 (a signal) and 0", a, b)
+	}
+	if a, b := len(theirs.endpoint.Requests), ours.endpoint.Body(t); a != 0 || b != "json=%7B%22a%22%3A1%7D" {
+		t.Errorf("the original has flushed %d times, ours %s", a, b)
+	}
+	differ(t, "stop")
+}
+
+// TestOriginalsTest runs the test of the original, unmodified, with our binary
+// for what it starts as node bin/pixel-ping.
+func TestOriginalsTest(t *testing.T) {
+	folder := t.TempDir()
+	if err := os.CopyFS(filepath.Join(folder, "test"), os.DirFS(filepath.Join(original, "node_modules", "pixel-ping", "test"))); err != nil {
+		t.Fatal(err)
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapper := "#!/bin/sh\nshift\nexec '" + binary + "' \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(folder, "node"), []byte(wrapper), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	coffee := exec.Command(node, filepath.Join(original, "node_modules", "coffeescript", "bin", "coffee"), "test/test-ping.coffee")
+	coffee.Dir = folder
+	coffee.Env = append(os.Environ(), "PATH="+folder+string(os.PathListSeparator)+os.Getenv("PATH"))
+	output := rig.NewOutput()
+	if status := rig.Start(t, coffee, output, output).Wait(t); status != 0 || strings.Count(output.String(), "Assertion Succeeded") != 2 {
+		t.Errorf("exit status %d:\n%s", status, output)
+	}
+	t.Logf("it says:\n%s", output)
+}
