@@ -45,6 +45,12 @@ conformance: build $(ORIGINAL)/node_modules/pixel-ping ## compare with the origi
 record: build $(ORIGINAL)/node_modules/pixel-ping ## record what the original answers to testdata/vectors (needs Node and npm)
 	RECORD="$(CURDIR)/testdata/vectors" $(CONFORMANCE) -run TestRecord
 
+SOAKTIME ?= 60s
+
+.PHONY: soak
+soak: build ## keep a ledger of every hit for SOAKTIME (60s), against a hostile application
+	SOAKTIME=$(SOAKTIME) PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v ./testdata/soak
+
 FUZZTIME ?= 30s
 
 .PHONY: fuzz

@@ -20,7 +20,7 @@ func TestImports(t *testing.T) {
 		"internal/cert":     nil,
 		"internal/config":   {"node"},
 		"internal/endpoint": {"hits", "node"},
-		"internal/flush":    {"hits"},
+		"internal/flush":    {"endpoint", "hits"},
 		"internal/hits":     nil,
 		"internal/node":     nil,
 		"internal/pixel":    {"node"},

@@ -21,6 +21,7 @@
 //	endpoint  the URL that the counts are posted to (none: they are only logged)
 //	discard   true to drop the counts of a flush that failed (merged back)
 //	secret    sent with each flush, for the application to check
+//	maxmemory megabytes that the keys may take (256)
 //	sslkey    a file with the key of the certificate, for HTTPS
 //	sslcert   a file with the certificate
 //	sslca     a file with the certificates of its authorities, to complete the chain
@@ -42,8 +43,10 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"time"
 
+	"pixel-ping/internal/cert"
 	"pixel-ping/internal/config"
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
@@ -106,11 +109,15 @@ func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	store := new(hits.Store)
-	server, err := newServer(conf, pixel.Handler{Hits: store}, stderr)
-	if err != nil {
-		return err
+	var certificate *cert.Certificate
+	if conf.SSLKey != "" {
+		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
+			return err
+		}
 	}
+	boundMemory(conf.MaxMemory)
+	store := hits.NewStore(conf.MaxMemory)
+	server := newServer(pixel.Handler{Hits: store}, certificate, stderr)
 	flusher := &flush.Flusher{
 		Store:    store,
 		Discard:  conf.Discard,
@@ -119,7 +126,7 @@ func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
 		Stderr:   stderr,
 	}
 	if conf.Endpoint != nil {
-		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.Secret, max(conf.Interval, minAnswer))
+		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, max(conf.Interval, minAnswer))
 	}
 
 	// Signals first: whoever can connect may send one.
@@ -149,6 +156,9 @@ func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
 		defer close(flushed)
 		flusher.Run(delivery, stopped, forced)
 	}()
+	if certificate != nil {
+		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %v\n", err) })
+	}
 
 	select {
 	case <-ctx.Done():
@@ -200,6 +210,16 @@ func within(delivery context.Context, flushed <-chan struct{}) bool {
 		return true
 	case <-time.After(lastMoment):
 		return false
+	}
+}
+
+// boundMemory has the garbage collector keep the process to about twice what the
+// store may hold: that much, again as much while a batch is out, and some for
+// the rest. By itself it would let garbage take as much as what is held.
+// Whoever sets GOMEMLIMIT knows better.
+func boundMemory(maxMemory int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(2*maxMemory + 32<<20)
 	}
 }
 

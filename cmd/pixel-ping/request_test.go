@@ -95,6 +95,35 @@ func TestRawRequests(t *testing.T) {
 		"%2213%3Bkey%3D14%22%3A1%2C%2215%22%3A1%2C%2216%5C%22%3C%3E%5C%5C%5E%60%7B%7C%7D'%22%3A1%7D")
 }
 
+// The connection ends behind a body that does not.
+func TestEndlessBody(t *testing.T) {
+	d := start(t, nil)
+	conn, err := net.Dial("tcp", d.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(rig.Deadline))
+	io.WriteString(conn, "POST /pixel.gif HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || answer.StatusCode != 200 {
+		t.Fatalf("%v, %v", answer, err)
+	}
+	log := d.log.String()
+	chunk := "10000\r\n" + strings.Repeat("x", 0x10000) + "\r\n"
+	n := 0
+	for ; err == nil; n++ {
+		_, err = io.WriteString(conn, chunk)
+	}
+	if n > 1000 || os.IsTimeout(err) {
+		t.Errorf("%d chunks were taken, until %v", n, err)
+	}
+	d.hit(t, "")
+	if got := d.log.String(); got != log {
+		t.Errorf("a client has written to the log:\n%s", got)
+	}
+}
+
 // The connection is kept, and what is sent does not show in the log.
 func TestKeptConnection(t *testing.T) {
 	d := start(t, nil)

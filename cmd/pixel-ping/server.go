@@ -21,7 +21,7 @@ import (
 
 // newServer returns a server that has yet to listen: an HTTPS one if there is a
 // certificate.
-func newServer(conf config.Config, handler http.Handler, stderr io.Writer) (*http.Server, error) {
+func newServer(handler http.Handler, certificate *cert.Certificate, stderr io.Writer) *http.Server {
 	server := &http.Server{
 		Handler:                      handler,
 		DisableGeneralOptionsHandler: true,     // OPTIONS * is a 404 as well
@@ -32,15 +32,10 @@ func newServer(conf config.Config, handler http.Handler, stderr io.Writer) (*htt
 		IdleTimeout: 75 * time.Second,
 		ErrorLog:    log.New(serverLog{stderr}, "", 0),
 	}
-	if conf.SSLKey == "" {
-		return server, nil
+	if certificate != nil {
+		server.TLSConfig = &tls.Config{GetCertificate: certificate.Get}
 	}
-	certificate, err := cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA)
-	if err != nil {
-		return nil, err
-	}
-	server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*certificate}}
-	return server, nil
+	return server
 }
 
 // listen binds every address of host, so that localhost is found by whichever
@@ -110,7 +105,7 @@ type serverLog struct {
 }
 
 func (l serverLog) Write(message []byte) (int, error) {
-	if bytes.HasPrefix(message, []byte("http: Accept")) || bytes.HasPrefix(message, []byte("http: panic")) {
+	if bytes.HasPrefix(message, []byte("http: Accept")) || bytes.Contains(message, []byte(": panic serving ")) {
 		line, _, _ := bytes.Cut(message, []byte("\n"))
 		fmt.Fprintf(l.stderr, "pixel-ping: %s\n", line)
 	}

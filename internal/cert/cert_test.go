@@ -1,6 +1,7 @@
 package cert
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -100,10 +102,11 @@ func TestChain(t *testing.T) {
 			if test.ca != "" {
 				ca = write(t, "ca.pem", test.ca)
 			}
-			got, err := Load(write(t, "key.pem", key(t, leaf)), write(t, "cert.pem", test.cert), ca)
+			loaded, err := Load(write(t, "key.pem", key(t, leaf)), write(t, "cert.pem", test.cert), ca)
 			if err != nil {
 				t.Fatal(err)
 			}
+			got, _ := loaded.Get(nil)
 			var names, want []string
 			for _, der := range got.Certificate {
 				c, err := x509.ParseCertificate(der)
@@ -141,4 +144,71 @@ func TestErrors(t *testing.T) {
 			t.Errorf("error %v, want %s", err, test.want)
 		}
 	}
+}
+
+// served returns the name in the certificate that is served.
+func served(c *Certificate) string {
+	certificate, _ := c.Get(nil)
+	return certificate.Leaf.Subject.CommonName
+}
+
+func replace(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRenewal(t *testing.T) {
+	first, second, root := issue(t, "first", nil), issue(t, "second", nil), issue(t, "root", nil)
+	keyFile, certFile, caFile := write(t, "key.pem", key(t, first)), write(t, "cert.pem", certificates(first)), write(t, "ca.pem", certificates(root))
+	synctest.Test(t, func(t *testing.T) {
+		c, err := Load(keyFile, certFile, caFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		told := make(chan error, 10)
+		go c.Watch(ctx, func(err error) { told <- err })
+
+		// The key comes first. Nothing is said if the certificate follows soon.
+		replace(t, keyFile, key(t, second))
+		<-time.After(checkInterval)
+		if got := served(c); got != "first" || len(told) != 0 {
+			t.Errorf("with half of a renewal %s is served, and %d errors are told", got, len(told))
+		}
+		replace(t, certFile, certificates(second))
+		<-time.After(10 * time.Second)
+		if got := served(c); got != "second" || len(told) != 0 {
+			t.Errorf("after a renewal %s is served, and %d errors are told", got, len(told))
+		}
+
+		// What does not load is told once.
+		for i, broken := range []func(){
+			func() { replace(t, certFile, certificates(first)) },
+			func() { replace(t, certFile, "") },
+			func() { os.Remove(certFile) },
+		} {
+			broken()
+			<-time.After(time.Minute)
+			if got := served(c); got != "second" || len(told) != i+1 {
+				t.Errorf("with broken files %s is served, and %d errors are told, want %d", got, len(told), i+1)
+			}
+		}
+		if got, want := (<-told).Error(), "sslkey "+keyFile+" with sslcert "+certFile+": private key does not match public key; the certificate from before is still served"; got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+
+		// A link that is swapped, as certbot does it, is a change as well.
+		third := issue(t, "third", nil)
+		replace(t, keyFile, key(t, third))
+		if err := os.Symlink(write(t, "third.pem", certificates(third)), certFile); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(10 * time.Second)
+		if got := served(c); got != "third" {
+			t.Errorf("after a renewal %s is served", got)
+		}
+	})
 }

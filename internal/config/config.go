@@ -21,9 +21,13 @@ type Config struct {
 	Interval time.Duration // between flushes; at least a millisecond
 	Discard  bool          // drop what could not be delivered
 	Secret   string        // sent with each flush; empty for none
+	// MaxMemory bounds what the keys of the hits take, in bytes. It is the one
+	// setting that the original does not have.
+	MaxMemory int64
 
-	Endpoint     *url.URL // http or https, with a host; nil for none
-	EndpointText string   // as it was written, but for a password: for the log
+	Endpoint       *url.URL // scheme (http or https), host and user; nil for none
+	EndpointTarget string   // path and query, escaped
+	EndpointText   string   // the whole as it was written, but for a password: for the log
 
 	// Files in PEM, both or neither, and one that goes with them or is empty.
 	SSLKey, SSLCert, SSLCA string
@@ -49,11 +53,14 @@ func Parse(r io.Reader) (config Config, unknown []string, err error) {
 		Interval: s.interval("interval"),
 		Discard:  s.flag("discard"),
 		Secret:   s.secret("secret"),
-		SSLKey:   s.file("sslkey"),
-		SSLCert:  s.file("sslcert"),
-		SSLCA:    s.file("sslca"),
+
+		MaxMemory: s.megabytes("maxmemory", 256),
+
+		SSLKey:  s.file("sslkey"),
+		SSLCert: s.file("sslcert"),
+		SSLCA:   s.file("sslca"),
 	}
-	config.Endpoint, config.EndpointText = s.endpoint("endpoint")
+	config.Endpoint, config.EndpointTarget, config.EndpointText = s.endpoint("endpoint")
 	if s.err == nil {
 		s.err = config.validate()
 	}

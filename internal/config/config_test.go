@@ -25,7 +25,7 @@ func TestExample(t *testing.T) {
 		t.Fatalf("unknown settings %q, error %v", unknown, err)
 	}
 	if c.Host != "localhost" || c.Port != 9187 || c.Interval != time.Minute || c.Discard || c.Secret == "" ||
-		c.EndpointText != "http://www.example.com/internal/save_hits" || c.Endpoint.String() != c.EndpointText {
+		c.EndpointText != "http://www.example.com/internal/save_hits" || c.EndpointTarget != "/internal/save_hits" || c.Endpoint.Host != "www.example.com" {
 		t.Errorf("got %+v", c)
 	}
 }
@@ -49,7 +49,9 @@ func TestTestdata(t *testing.T) {
 
 func TestAccepted(t *testing.T) {
 	for text, check := range map[string]func(Config) bool{
-		`"port": 9187`:            func(c Config) bool { return c.Port == 9187 && c.Host == "" && c.Endpoint == nil },
+		`"port": 9187`: func(c Config) bool {
+			return c.Port == 9187 && c.Host == "" && c.Endpoint == nil && c.MaxMemory == 256<<20
+		},
 		`"port": "9187"`:          func(c Config) bool { return c.Port == 9187 },
 		`"port": " 9187 "`:        func(c Config) bool { return c.Port == 9187 },
 		`"port": 9.187e3`:         func(c Config) bool { return c.Port == 9187 },
@@ -65,6 +67,10 @@ func TestAccepted(t *testing.T) {
 		`"discard": true`:         func(c Config) bool { return c.Discard },
 		`"discard": false`:        func(c Config) bool { return !c.Discard },
 		`"discard": null`:         func(c Config) bool { return !c.Discard },
+		`"maxmemory": null`:       func(c Config) bool { return c.MaxMemory == 256<<20 },
+		`"maxmemory": 64`:         func(c Config) bool { return c.MaxMemory == 64<<20 },
+		`"maxmemory": "0.5"`:      func(c Config) bool { return c.MaxMemory == 512<<10 },
+		`"maxmemory": 1e300`:      func(c Config) bool { return c.MaxMemory == 1<<50 },
 		`"secret": "s"`:           func(c Config) bool { return c.Secret == "s" },
 		`"secret": 12345`:         func(c Config) bool { return c.Secret == "12345" },
 		`"secret": 1e21`:          func(c Config) bool { return c.Secret == "1e+21" },
@@ -76,7 +82,10 @@ func TestAccepted(t *testing.T) {
 		`"endpoint": ""`:          func(c Config) bool { return c.Endpoint == nil },
 		`"endpoint": false`:       func(c Config) bool { return c.Endpoint == nil },
 		`"endpoint": "HTTP://h"`:  func(c Config) bool { return c.Endpoint.Scheme == "http" && c.EndpointText == "HTTP://h" },
-		`"endpoint": " http://h"`: func(c Config) bool { return c.EndpointText == "http://h" },
+		`"endpoint": " http://h"`: func(c Config) bool { return c.EndpointText == " http://h" && c.EndpointTarget == "/" },
+		`"endpoint": "http://h/100%/a'b\\c/é?d e#f"`: func(c Config) bool { return c.EndpointTarget == "/100%/a%27b/c/é?d%20e" },
+		`"endpoint": "http:\\\\h\\a"`:                func(c Config) bool { return c.Endpoint.Host == "h" && c.EndpointTarget == "/a" },
+		`"endpoint": "http://h?"`:                    func(c Config) bool { return c.EndpointTarget == "/" },
 		`"endpoint": "http://u:p%2F@h:1/a:b@c?d"`: func(c Config) bool {
 			return c.EndpointText == "http://u:xxxxx@h:1/a:b@c?d" && c.Endpoint.User.String() == "u:p%2F"
 		},
@@ -102,13 +111,13 @@ func TestRefused(t *testing.T) {
 		`{"interval": 1, "port": "/tmp/socket"}`:                    `port: want a number from 0 to 65535 (got "/tmp/socket")`,
 		`{"interval": 1, "port": ""}`:                               `port: want a number from 0 to 65535 (got "")`,
 		`{"interval": 1, "port": true}`:                             `port: want a number from 0 to 65535 (got true)`,
-		`{"interval": 1, "port": [1]}`:                              `port: want a number from 0 to 65535 (got [1])`,
+		`{"interval": 1, "port": [1]}`:                              `port: want a number from 0 to 65535 (got an array)`,
 		`{"port": 1}`:                                               `interval: missing; want a number of seconds above 0`,
 		`{"port": 1, "interval": 0}`:                                `interval: want a number of seconds above 0 (got 0)`,
 		`{"port": 1, "interval": -5}`:                               `interval: want a number of seconds above 0 (got -5)`,
 		`{"port": 1, "interval": "60s"}`:                            `interval: want a number of seconds above 0 (got "60s")`,
 		`{"port": 1, "interval": 1e999}`:                            `interval: want a number of seconds above 0 (got 1e999)`,
-		`{"port": 1, "interval": {"s": 1}}`:                         `interval: want a number of seconds above 0 (got {"s":1})`,
+		`{"port": 1, "interval": {"s": 1}}`:                         `interval: want a number of seconds above 0 (got an object)`,
 		`{"port": 1, "interval": 1, "host": 5}`:                     `host: want a string (got 5)`,
 		`{"port": 1, "interval": 1, "discard": "false"}`:            `discard: want true or false (got "false")`,
 		`{"port": 1, "interval": 1, "discard": 0}`:                  `discard: want true or false (got 0)`,
@@ -124,6 +133,9 @@ func TestRefused(t *testing.T) {
 		`{"port": 1, "interval": 1, "sslcert": "c"}`:                `sslkey: missing, but needed for sslcert (got "c")`,
 		`{"port": 1, "interval": 1, "sslca": "a"}`:                  `sslca: of no use without sslkey and sslcert`,
 		`{"port": 1, "interval": 1, "sslkey": 1, "sslcert": "c"}`:   `sslkey: want a string (got 1)`,
+
+		`{"port": 1, "interval": 1, "maxmemory": 0}`:     `maxmemory: want a number of megabytes above 0 (got 0)`,
+		`{"port": 1, "interval": 1, "maxmemory": "1GB"}`: `maxmemory: want a number of megabytes above 0 (got "1GB")`,
 
 		"":                   `the file is empty`,
 		" \n":                `the file is empty`,
@@ -152,7 +164,10 @@ func TestSecretsAreNotShown(t *testing.T) {
 		`"endpoint": "http://user:hunter2/@host/"`,
 		`"endpoint": "user:hunter2@host"`,
 		`"endpoint": "http://user:hunter2@host:99999/"`,
+		`"endpoint": ["http://user:hunter2@host/"]`,
+		`"endpoint": {"url": "http://user:hunter2@host/"}`,
 		`"sslkey": "-----BEGIN PRIVATE KEY-----\nhunter2"`,
+		`"sslkey": ["-----BEGIN PRIVATE KEY-----", "hunter2"]`,
 	} {
 		_, _, err := parse(`{"port": 1, "interval": 1, ` + text + `}`)
 		if err == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "\n") {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"pixel-ping/internal/node"
@@ -33,7 +34,7 @@ func object(text []byte) (map[string]any, error) {
 	}
 	values, ok := value.(map[string]any)
 	if !ok {
-		return nil, fmt.Errorf("want a JSON object (got %s)", kind(value))
+		return nil, fmt.Errorf("want a JSON object (got %s)", kindOf(value))
 	}
 	return values, nil
 }
@@ -69,19 +70,23 @@ func (s *settings) take(name string) any {
 	return value
 }
 
+// fail keeps the first error. Of a value that could hold a secret, as arrays and
+// objects may, it is only told what kind it is of.
 func (s *settings) fail(name, want string, got any) {
 	if s.err != nil {
 		return
 	}
-	if got == nil {
+	switch got := got.(type) {
+	case nil:
 		s.err = fmt.Errorf("%s: missing; want %s", name, want)
-		return
+	case kind:
+		s.err = fmt.Errorf("%s: want %s (got %s)", name, want, got)
+	case []any, map[string]any:
+		s.err = fmt.Errorf("%s: want %s (got %s)", name, want, kindOf(got))
+	default:
+		text, _ := json.Marshal(got)
+		s.err = fmt.Errorf("%s: want %s (got %s)", name, want, text)
 	}
-	text, _ := json.Marshal(got)
-	if len(text) > 100 {
-		text = append(text[:100], "..."...)
-	}
-	s.err = fmt.Errorf("%s: want %s (got %s)", name, want, text)
 }
 
 // text reads an optional string. The original tests these for being true, so
@@ -104,7 +109,7 @@ func (s *settings) text(name string) string {
 func (s *settings) file(name string) string {
 	value := s.text(name)
 	if strings.Contains(value, "-----BEGIN") {
-		s.fail(name, "the name of a file", kind(value)+" with its contents")
+		s.fail(name, "the name of a file", kind("what should be in it"))
 	}
 	return value
 }
@@ -145,6 +150,20 @@ func (s *settings) interval(name string) time.Duration {
 	return max(time.Duration(n*float64(time.Second)), time.Millisecond)
 }
 
+// megabytes reads a number of 1,048,576 bytes, and returns bytes.
+func (s *settings) megabytes(name string, missing int64) int64 {
+	value := s.take(name)
+	if value == nil {
+		return missing << 20
+	}
+	n, ok := number(value)
+	if !ok || n <= 0 {
+		s.fail(name, "a number of megabytes above 0", value)
+		return 0
+	}
+	return int64(min(n, 1<<30) * (1 << 20))
+}
+
 // secret reads a string, or a number, which is sent as its digits. The value is
 // in no error.
 func (s *settings) secret(name string) string {
@@ -153,14 +172,14 @@ func (s *settings) secret(name string) string {
 		return value
 	case json.Number:
 		if n, ok := number(value); !ok {
-			s.fail(name, "a string or a number", "a number that is too large")
+			s.fail(name, "a string or a number", kind("a number that is too large"))
 		} else if n != 0 {
 			return node.NumberString(n)
 		}
 	case nil:
 	default:
 		if value != false {
-			s.fail(name, "a string or a number", kind(value))
+			s.fail(name, "a string or a number", kindOf(value))
 		}
 	}
 	return ""
@@ -169,23 +188,34 @@ func (s *settings) secret(name string) string {
 // password is what Redacted URLs hide, found in the text as it was written.
 var password = regexp.MustCompile(`^([^/?#]*//[^:/?#]*):[^/?#]*@`)
 
-// endpoint reads a URL, and also returns it as it was written, but for a
-// password. The original posts to odd places with one that has another scheme
-// or no host.
-func (s *settings) endpoint(name string) (*url.URL, string) {
-	text := strings.TrimSpace(s.text(name))
+// endpoint reads a URL. It returns the part of it that says where, scheme, host
+// and user; the target, which is path and query as Node escapes them; and the
+// whole as it was written, but for a password. The original posts to odd places
+// with one that has another scheme or no host.
+func (s *settings) endpoint(name string) (where *url.URL, target, text string) {
+	text = s.text(name)
 	if text == "" {
-		return nil, ""
+		return nil, "", ""
 	}
-	u, err := url.Parse(text)
-	if err == nil && (u.Scheme == "http" || u.Scheme == "https") && validHost(u) {
-		return u, password.ReplaceAllString(text, "$1:xxxxx@")
+	whole, _, _ := strings.Cut(strings.TrimSpace(text), "#")
+	rest, query, _ := strings.Cut(whole, "?")
+	rest = strings.ReplaceAll(rest, "\\", "/")
+	scheme, rest, _ := strings.Cut(rest, "://")
+	authority, path, _ := strings.Cut(rest, "/")
+	where, err := url.Parse(scheme + "://" + authority)
+	if err == nil && (where.Scheme == "http" || where.Scheme == "https") && validHost(where) && !strings.ContainsFunc(whole, unicode.IsControl) {
+		target = node.EscapeURL("/" + path)
+		if query != "" {
+			target += "?" + node.EscapeURL(query)
+		}
+		return where, target, password.ReplaceAllString(text, "$1:xxxxx@")
 	}
 	if strings.Contains(text, "@") {
-		text = "one that may hold a password"
+		s.fail(name, "a URL with http:// or https:// and a host", kind("one that may hold a password"))
+	} else {
+		s.fail(name, "a URL with http:// or https:// and a host", text)
 	}
-	s.fail(name, "a URL with http:// or https:// and a host", text)
-	return nil, ""
+	return nil, "", ""
 }
 
 // validHost reports whether a URL's host and port can be connected to. Names
@@ -214,7 +244,10 @@ func number(value any) (float64, bool) {
 	return 0, false
 }
 
-func kind(value any) string {
+// A kind says what a value is, in the place of the value.
+type kind string
+
+func kindOf(value any) kind {
 	switch value.(type) {
 	case nil:
 		return "null"

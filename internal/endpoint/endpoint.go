@@ -4,7 +4,6 @@ package endpoint
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -15,6 +14,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ import (
 const (
 	connectTimeout = 10 * time.Second // for connecting and the TLS handshake together
 	drainTimeout   = time.Second      // for what follows the status line
-	drainBytes     = 64 << 10
+	maxAnswer      = 1 << 20          // bytes that are read of an answer
 )
 
 // Endpoint is where hits are delivered to. Its methods may be called by many
@@ -38,25 +39,29 @@ type Endpoint struct {
 	address       string // to connect to
 	authorization string // a header line, or ""
 
-	tls  *tls.Config // nil for http
-	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	tls *tls.Config // nil for http
+
+	// Dial connects, as net.Dialer's DialContext does. It may be replaced before
+	// the first Send.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// New returns the endpoint at u, an http or https URL with a host. A secret
-// that is not empty is sent along. The timeout is for a whole exchange, from
-// connecting to the status line of the answer.
+// New returns the endpoint at the scheme (http or https), host and user of u,
+// with target for the request line. A secret that is not empty is sent along.
+// The timeout is for a whole exchange, from connecting to the status line of the
+// answer; connecting alone, with the TLS handshake, has 10 seconds of it.
 //
-// The original sends the path of u alone (its endReqOpts). Here the query is
-// sent too, and user:password as Basic authentication, since that is what the
-// URL says. Proxy settings of the environment are not consulted, in either.
-func New(u *url.URL, secret string, timeout time.Duration) *Endpoint {
+// The original sends the path of the URL alone (its endReqOpts). Here target may
+// have a query, and user:password is sent as Basic authentication, since that is
+// what the URL says. Proxy settings of the environment are consulted in neither.
+func New(u *url.URL, target, secret string, timeout time.Duration) *Endpoint {
 	name, port := strings.ToLower(u.Hostname()), u.Port()
 	e := &Endpoint{
 		secret:  secret,
 		timeout: timeout,
-		target:  u.RequestURI(),
+		target:  target,
 		host:    name,
-		dial:    (&net.Dialer{}).DialContext,
+		Dial:    new(net.Dialer).DialContext,
 	}
 	if strings.Contains(name, ":") {
 		e.host = "[" + name + "]"
@@ -78,6 +83,21 @@ func New(u *url.URL, secret string, timeout time.Duration) *Endpoint {
 	return e
 }
 
+// ErrTooLarge is what an error of Send is, for errors.Is, if the application may
+// take the same counts in parts: it has answered with 413, or has cut the
+// connection before the request was written, as some servers do instead.
+var ErrTooLarge = errors.New("the request is too large")
+
+// failure is an error that is worded as the original's log has it.
+type failure struct {
+	message  string
+	tooLarge bool
+}
+
+func (f *failure) Error() string { return f.message }
+
+func (f *failure) Is(target error) bool { return f.tooLarge && target == ErrTooLarge }
+
 // Send posts the counts of keys, in that order, and returns nil if the
 // application took them: if it answered with a status of 200 to 299. An error
 // is worded as the original's log has it (in its flush). Send only reads
@@ -92,57 +112,56 @@ func New(u *url.URL, secret string, timeout time.Duration) *Endpoint {
 func (e *Endpoint) Send(ctx context.Context, counts hits.Counts, keys []string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, fmt.Errorf("no answer within %v", e.timeout))
 	defer cancel()
-	status, err := e.exchange(ctx, counts, keys)
+	status, cut, err := e.exchange(ctx, counts, keys)
 	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+		err, cut = context.Cause(ctx), false
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("cannot connect to endpoint : %s", reason(err))
+		return &failure{"cannot connect to endpoint : " + reason(err), cut}
 	case status < 200 || status > 299:
-		return fmt.Errorf("flush failed with code:%d", status)
+		return &failure{fmt.Sprintf("flush failed with code:%d", status), status == http.StatusRequestEntityTooLarge}
 	}
 	return nil
 }
 
 // exchange makes one connection, since one that was kept from the last flush
 // could be closed from the other end just now, writes the request while it
-// reads the answer, and returns the answer's status.
-func (e *Endpoint) exchange(ctx context.Context, counts hits.Counts, keys []string) (int, error) {
+// reads the answer, and returns the answer's status. With an error it reports
+// whether the connection was cut while the request was being written.
+func (e *Endpoint) exchange(ctx context.Context, counts hits.Counts, keys []string) (status int, cut bool, err error) {
 	conn, err := e.connect(ctx)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 
+	var writing error
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		// An error is left to the reading side: the answer may be there already.
-		e.writeRequest(conn, counts, keys)
-	}()
-	defer func() {
-		conn.Close()
-		<-written
+		writing = e.writeRequest(conn, counts, keys)
 	}()
 
-	answer := bufio.NewReader(conn)
+	// An error in writing is not the end: the answer may be there already.
+	answer := bufio.NewReader(io.LimitReader(conn, maxAnswer))
 	line, status, err := readStatus(answer)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		drain(conn, io.MultiReader(strings.NewReader(line), answer))
+		if status >= 200 && status <= 299 {
+			// An application may answer first and read the rest afterwards.
+			<-written
+		}
 	}
-	drain(conn, io.MultiReader(bytes.NewReader(line), answer))
-	if status >= 200 && status <= 299 {
-		// An application may answer first and read the rest afterwards.
-		<-written
-	}
-	return status, nil
+	conn.Close()
+	<-written
+	return status, writing != nil, err
 }
 
 func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %v", connectTimeout))
 	defer cancel()
-	conn, err := e.dial(ctx, "tcp", e.address)
+	conn, err := e.Dial(ctx, "tcp", e.address)
 	if err == nil && e.tls != nil {
 		secure := tls.Client(conn, e.tls)
 		if err = secure.HandshakeContext(ctx); err != nil {
@@ -156,37 +175,38 @@ func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
 	return conn, err
 }
 
+var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([0-9]{3})(?: .*)?\r\n$`)
+
 // readStatus returns the status line of the answer and its code. Interim
 // answers, such as 103, are passed over; 101 is a final one, as nobody asked
 // for another protocol.
-func readStatus(answer *bufio.Reader) (line []byte, status int, err error) {
+func readStatus(answer *bufio.Reader) (line string, status int, err error) {
 	for {
-		line, err = answer.ReadSlice('\n')
-		if err != nil {
-			return nil, 0, err
+		if line, err = answer.ReadString('\n'); err != nil {
+			return "", 0, err
 		}
-		line = bytes.Clone(line)
-		var minor int
-		if n, _ := fmt.Sscanf(string(line), "HTTP/1.%1d %3d", &minor, &status); n != 2 {
-			return nil, 0, errors.New("the answer is not HTTP")
+		match := statusLine.FindStringSubmatch(line)
+		if match == nil {
+			return "", 0, errors.New("the answer is not HTTP")
 		}
+		status, _ = strconv.Atoi(match[1])
 		if status == http.StatusSwitchingProtocols || status < 100 || status > 199 {
 			return line, status, nil
 		}
-		for len(bytes.TrimSpace(line)) > 0 {
-			if line, err = answer.ReadSlice('\n'); err != nil {
-				return nil, 0, err
+		for line != "\r\n" {
+			if line, err = answer.ReadString('\n'); err != nil {
+				return "", 0, err
 			}
 		}
 	}
 }
 
 // drain reads the rest of an answer, so that the application is not cut off
-// while it writes: up to 64 KiB in a second, so that no answer can hold up the
+// while it writes, for a second at the most, so that no answer can hold up the
 // flush. What it says, and whether it is complete, is of no interest.
 func drain(conn net.Conn, answer io.Reader) {
 	conn.SetReadDeadline(time.Now().Add(drainTimeout))
-	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(answer, drainBytes)), nil)
+	response, err := http.ReadResponse(bufio.NewReader(answer), nil)
 	if err == nil {
 		io.Copy(io.Discard, response.Body)
 	}

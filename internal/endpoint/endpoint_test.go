@@ -33,7 +33,7 @@ func at(t *testing.T, address, secret string) *Endpoint {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(u, secret, time.Minute)
+	return New(u, u.RequestURI(), secret, time.Minute)
 }
 
 // listening has script handle each connection to a port of its own, and returns
@@ -148,10 +148,14 @@ func TestOfAnURL(t *testing.T) {
 
 func TestOnly2xxIsSuccess(t *testing.T) {
 	for answer, want := range map[string]string{
-		"HTTP/1.1 200 OK\r\n\r\n":                                      "",
-		"HTTP/1.0 201 Created\r\n\r\n":                                 "",
-		"HTTP/1.1 299 \r\n\r\n":                                        "",
-		"HTTP/1.1 204\r\n\r\n":                                         "",
+		"HTTP/1.1 200 OK\r\n\r\n":                                 "",
+		"HTTP/1.0 201 Created\r\n\r\n":                            "",
+		"HTTP/1.1 299 \r\n\r\n":                                   "",
+		"HTTP/1.1 204\r\n\r\n":                                    "",
+		"HTTP/1.1 200 " + strings.Repeat("k", 10000) + "\r\n\r\n": "",
+		"HTTP/1.1 103 Early\r\nLink: " + strings.Repeat("x", 10000) + "\r\n\r\nHTTP/1.1 204 OK\r\n\r\n": "",
+		"HTTP/1.1 2000 OK\r\n\r\n":                                     "cannot connect to endpoint : the answer is not HTTP",
+		"HTTP/1.1  200 OK\r\n\r\n":                                     "cannot connect to endpoint : the answer is not HTTP",
 		"HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 204 OK\r\n\r\n": "",
 		"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 500 Oops\r\n\r\n":          "flush failed with code:500",
 		"HTTP/1.1 101 Switching Protocols\r\n\r\n":                     "flush failed with code:101",
@@ -163,7 +167,7 @@ func TestOnly2xxIsSuccess(t *testing.T) {
 		"HTTP/1.1 200 O":                                               "cannot connect to endpoint : socket hang up",
 		"":                                                             "cannot connect to endpoint : socket hang up",
 		"SSH-2.0-OpenSSH\r\n":                                          "cannot connect to endpoint : the answer is not HTTP",
-		"HTTP/1.1 " + strings.Repeat("2", 1<<20):                       "cannot connect to endpoint : bufio: buffer full",
+		"HTTP/1.1 " + strings.Repeat("2", 2<<20):                       "cannot connect to endpoint : socket hang up",
 	} {
 		c, keys := counts(map[string]int64{"a": 1})
 		err := at(t, listening(t, answering(answer)), "").Send(t.Context(), c, keys)
@@ -274,7 +278,7 @@ func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 // piped returns an endpoint whose connections, in a bubble, are to script.
 func piped(t *testing.T, script func(net.Conn)) *Endpoint {
 	e := at(t, "http://application", "")
-	e.dial = func(context.Context, string, string) (net.Conn, error) {
+	e.Dial = func(context.Context, string, string) (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		ended := make(chan struct{})
 		t.Cleanup(func() { <-ended })
@@ -313,7 +317,7 @@ func TestTimeouts(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		e := piped(t, hang)
-		e.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		e.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}

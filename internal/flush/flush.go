@@ -4,7 +4,9 @@ package flush
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,17 +14,13 @@ import (
 	"time"
 	"unicode"
 
+	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/hits"
 )
 
-// A Store gives its counts away and takes them back.
-type Store interface {
-	Take() hits.Counts
-	Merge(hits.Counts)
-}
-
 // A Sender delivers the counts of keys, in that order. It returns nil if they
-// were accepted, and else an error that is worded for the log.
+// were accepted, and else an error that is worded for the log, which is
+// endpoint.ErrTooLarge if they may be accepted in parts.
 type Sender interface {
 	Send(ctx context.Context, counts hits.Counts, keys []string) error
 }
@@ -31,7 +29,7 @@ type Sender interface {
 // changed after Run or Flush was called, and only one of them runs at a time,
 // so there is one flush at a time.
 type Flusher struct {
-	Store    Store
+	Store    *hits.Store
 	Endpoint Sender        // nil: the counts are logged, and stay in the Store
 	Discard  bool          // counts that could not be delivered are dropped, not merged back
 	Interval time.Duration // from one flush to the next, above 0
@@ -39,11 +37,11 @@ type Flusher struct {
 	Stderr   io.Writer     // what went wrong
 }
 
-// Run flushes at each interval, the first time one interval from now, and when
+// Run flushes at each interval, the first time one interval from now, when
 // forced receives a signal (the original's setInterval and its handler of
-// SIGUSR2). What comes during a flush asks for one more after it. Once stopped
-// is closed, Run flushes what is left and returns. When ctx ends, the delivery
-// under way fails and so does any after it.
+// SIGUSR2), and when the Store is full. What comes during a flush asks for one
+// more after it. Once stopped is closed, Run flushes what is left and returns.
+// When ctx ends, the delivery under way fails and so does any after it.
 func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
@@ -54,12 +52,15 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 		case <-forced:
 			fmt.Fprintln(f.Stdout, "Got SIGUSR2. Forcing a flush:")
 			f.Flush(ctx)
+		case <-f.Store.Full():
+			f.Flush(ctx)
 		case <-stopped:
 			// An empty flush tells the application that the daemon lives, so
 			// there is none at the end.
 			if counts := f.Store.Take(); len(counts) > 0 {
 				f.deliver(ctx, counts)
 			}
+			f.tellRefused()
 			return
 		}
 	}
@@ -69,6 +70,7 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 // are none. It returns when the endpoint has answered or failed to.
 func (f *Flusher) Flush(ctx context.Context) {
 	f.deliver(ctx, f.Store.Take())
+	f.tellRefused()
 }
 
 // deliver is a transaction: counts that were taken are either accepted and
@@ -80,14 +82,48 @@ func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) {
 		f.Store.Merge(counts)
 		return
 	}
-	if err := f.Endpoint.Send(ctx, counts, keys); err != nil {
-		if !f.Discard {
-			f.Store.Merge(counts)
-		}
+	err := f.send(ctx, counts, keys)
+	if f.Discard {
+		clear(counts)
+	}
+	f.Store.Merge(counts)
+	if err != nil {
 		fmt.Fprintf(f.Stderr, "--- %s\n", err)
 		return
 	}
 	fmt.Fprintln(f.Stdout, "--- flushed ---")
+}
+
+// send delivers the counts of keys, and takes what was accepted out of counts.
+// What is too large for the application, as batches grow to be when it was down
+// for long, is sent in halves, and these in halves, down to single keys: one
+// that is refused alone does not keep back the others. (The original sends the
+// same batch again, and it only grows.) Any other failure ends it, since the
+// rest would fare no better. The error is the first there was.
+func (f *Flusher) send(ctx context.Context, counts hits.Counts, keys []string) error {
+	err := f.Endpoint.Send(ctx, counts, keys)
+	if err == nil {
+		for _, key := range keys {
+			delete(counts, key)
+		}
+		return nil
+	}
+	if len(keys) < 2 || !errors.Is(err, endpoint.ErrTooLarge) {
+		return err
+	}
+	half := len(keys) / 2
+	err = f.send(ctx, counts, keys[:half])
+	if err != nil && !errors.Is(err, endpoint.ErrTooLarge) {
+		return err
+	}
+	return cmp.Or(err, f.send(ctx, counts, keys[half:]))
+}
+
+// tellRefused says how many hits found no room since the last flush.
+func (f *Flusher) tellRefused() {
+	if n := f.Store.Refused(); n > 0 {
+		fmt.Fprintf(f.Stderr, "pixel-ping: %d hits of new keys were not counted, as there was no room for more keys (maxmemory)\n", n)
+	}
 }
 
 // log writes a line for each key to stdout, so that there is a record of the

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/hits"
 )
 
@@ -52,16 +53,16 @@ func (a *application) expect(t *testing.T, want ...string) {
 }
 
 func newFlusher(app *application, keys ...string) (*Flusher, *hits.Store, *strings.Builder, *strings.Builder) {
-	var store hits.Store
+	store := hits.NewStore(1 << 30)
 	for _, key := range keys {
 		store.Record(key)
 	}
 	var stdout, stderr strings.Builder
-	f := &Flusher{Store: &store, Interval: time.Minute, Stdout: &stdout, Stderr: &stderr}
+	f := &Flusher{Store: store, Interval: time.Minute, Stdout: &stdout, Stderr: &stderr}
 	if app != nil {
 		f.Endpoint = app
 	}
-	return f, &store, &stdout, &stderr
+	return f, store, &stdout, &stderr
 }
 
 func expectHeld(t *testing.T, store *hits.Store, want map[string]int64) {
@@ -146,6 +147,76 @@ func TestKeysDoNotForgeTheLog(t *testing.T) {
 	}
 }
 
+// limited is an application that refuses requests of more than limit bytes of
+// keys as too large, and those with a key in refuses with an error of its own.
+type limited struct {
+	limit    int
+	refuses  map[string]error
+	received map[string]int64
+	sends    int
+}
+
+func (l *limited) Send(_ context.Context, counts hits.Counts, keys []string) error {
+	l.sends++
+	size := 0
+	for _, key := range keys {
+		size += len(key)
+		if err := l.refuses[key]; err != nil && len(keys) == 1 {
+			return err
+		}
+	}
+	if size > l.limit {
+		return endpoint.ErrTooLarge
+	}
+	for _, key := range keys {
+		l.received[key] += *counts[key]
+	}
+	return nil
+}
+
+func TestTooLargeIsHalved(t *testing.T) {
+	for name, test := range map[string]struct {
+		app     limited
+		discard bool
+		left    map[string]int64
+		stderr  string
+		sends   int
+	}{
+		"all of it in parts":      {app: limited{limit: 4}, sends: 3},
+		"down to single keys":     {app: limited{limit: 2}, sends: 7},
+		"one key alone too large": {app: limited{limit: 2, refuses: map[string]error{"k2": endpoint.ErrTooLarge}}, left: map[string]int64{"k2": 1}, stderr: "--- the request is too large\n", sends: 7},
+		"all keys too large":      {app: limited{limit: 1}, left: map[string]int64{"k1": 1, "k2": 1, "k3": 1, "k4": 1}, stderr: "--- the request is too large\n", sends: 7},
+		"trouble on the way":      {app: limited{limit: 2, refuses: map[string]error{"k2": errors.New("flush failed with code:500")}}, left: map[string]int64{"k2": 1, "k3": 1, "k4": 1}, stderr: "--- flush failed with code:500\n", sends: 4},
+		"with discard":            {app: limited{limit: 2, refuses: map[string]error{"k2": endpoint.ErrTooLarge}}, discard: true, stderr: "--- the request is too large\n", sends: 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, store, stdout, stderr := newFlusher(nil, "k1", "k2", "k3", "k4")
+			test.app.received = make(map[string]int64)
+			f.Endpoint, f.Discard = &test.app, test.discard
+			f.Flush(t.Context())
+			if test.app.sends != test.sends {
+				t.Errorf("%d requests, want %d", test.app.sends, test.sends)
+			}
+			want := map[string]int64{"k1": 1, "k2": 1, "k3": 1, "k4": 1}
+			for key := range want {
+				if test.left[key] > 0 || test.discard && key == "k2" {
+					delete(want, key)
+				}
+			}
+			if !maps.Equal(test.app.received, want) {
+				t.Errorf("received %v, want %v", test.app.received, want)
+			}
+			expectHeld(t, store, test.left)
+			expectOutput(t, stderr, test.stderr)
+			ending := ""
+			if test.stderr == "" {
+				ending = "--- flushed ---\n"
+			}
+			expectOutput(t, stdout, "1:\tk1\n1:\tk2\n1:\tk3\n1:\tk4\n"+ending)
+		})
+	}
+}
+
 // running starts Run in the bubble of a test. The function it returns stops it
 // and waits for it.
 func running(ctx context.Context, f *Flusher) (forced chan os.Signal, end func()) {
@@ -212,6 +283,34 @@ func TestSignals(t *testing.T) {
 			"Got SIGUSR2. Forcing a flush:\n1:\tb\n--- flushed ---\n")
 		end()
 		app.expect(t)
+	})
+}
+
+func TestFullStoreIsFlushedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{latency: time.Second}
+		f, _, _, stderr := newFlusher(app)
+		f.Store = hits.NewStore(300)
+		_, end := running(t.Context(), f)
+		for _, key := range []string{"a", "b", "c", "a", "d"} {
+			f.Store.Record(key)
+		}
+		synctest.Wait()
+		app.expect(t, "a=2 b=1")
+		pass(time.Second)
+		expectOutput(t, stderr, "pixel-ping: 2 hits of new keys were not counted, as there was no room for more keys (maxmemory)\n")
+
+		// A stop during such a flush tells as well.
+		for _, key := range []string{"a", "b", "c"} {
+			f.Store.Record(key)
+		}
+		synctest.Wait()
+		for _, key := range []string{"d", "e", "f"} {
+			f.Store.Record(key)
+		}
+		end()
+		app.expect(t, "a=1 b=1", "d=1 e=1")
+		expectOutput(t, stderr, "pixel-ping: 2 hits of new keys were not counted, as there was no room for more keys (maxmemory)\n")
 	})
 }
 

@@ -33,57 +33,114 @@ func (c Counts) Hits() int64 {
 	return sum
 }
 
-// Store is the original's store. The zero Store is empty and ready to use; all
-// its methods may be called by many goroutines at once. At any moment a count
-// is in exactly one place: in the Store, or in one Counts that was taken.
+// Store is the original's store. All its methods may be called by many
+// goroutines at once, but one batch is out at a time: after a Take, Merge comes
+// before the next Take. At any moment a count is in exactly one place: in the
+// Store, or in the batch that was taken.
 //
 // The original's store is a JavaScript object, in which the key __proto__ is
 // never counted and constructor begins with source code; here they are keys as
-// any other.
+// any other. The original's grows for as long as anybody invents keys.
 type Store struct {
-	mu     sync.Mutex
-	counts Counts
+	limit int64         // in bytes
+	full  chan struct{} // asks for a flush
+
+	mu      sync.Mutex
+	counts  Counts
+	held    int64 // the cost of counts, in bytes
+	out     int64 // the cost of the batch that is out
+	asked   bool  // a flush was asked for, and has not made room yet
+	refused int64 // hits since the last Refused
+}
+
+// keyCost is what a key costs beside its own length, in bytes: its share of the
+// map, the counter, and what allocations are rounded up by.
+const keyCost = 128
+
+func cost(key string) int64 { return int64(len(key)) + keyCost }
+
+// NewStore returns an empty Store that takes new keys up to limit bytes, or as
+// many again while a batch is out.
+func NewStore(limit int64) *Store {
+	return &Store{limit: limit, full: make(chan struct{}, 1), counts: make(Counts)}
 }
 
 // Record adds a hit to key (the original's record). It keeps no reference to
-// key: a new key is stored as a copy, a known one costs no allocation.
+// key: a new key is stored as a copy, a known one costs no allocation. Where
+// there is no room for a new key, the hit is refused, and Full asks for a flush.
 func (s *Store) Record(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.counts[key]
 	if n == nil {
-		if s.counts == nil {
-			s.counts = make(Counts)
+		if held := s.held + cost(key); held > s.limit || held+s.out > 2*s.limit {
+			s.refuse()
+			return
 		}
+		s.held += cost(key)
 		n = new(int64)
 		s.counts[strings.Clone(key)] = n
 	}
 	*n++
 }
 
+// refuse asks for a flush, but not again before one has made room: it would be
+// asked for at each hit while the application is down.
+func (s *Store) refuse() {
+	s.refused++
+	if !s.asked {
+		s.asked = true
+		select {
+		case s.full <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Full returns the channel that receives a value when there is no more room.
+func (s *Store) Full() <-chan struct{} { return s.full }
+
+// Refused returns how many hits were refused since it was last called.
+func (s *Store) Refused() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	refused := s.refused
+	s.refused = 0
+	return refused
+}
+
 // Take empties the Store and hands what it held to the caller, who owns it
-// from then on (the original's reset). It takes constant time, so that no hit
-// waits for a flush. It returns nil when there is nothing.
+// until it is merged (the original's reset). It takes constant time, so that no
+// hit waits for a flush.
 func (s *Store) Take() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	taken := s.counts
-	s.counts = nil
+	s.counts = make(Counts)
+	s.out, s.held = s.held, 0
 	return taken
 }
 
-// Merge adds counts that were taken back to the Store, which owns them from
-// then on (the original's merge).
-func (s *Store) Merge(taken Counts) {
-	s.mu.Lock()
-	// What was taken is mostly the larger: hits have only come in since.
-	if len(s.counts) < len(taken) {
-		s.counts, taken = taken, s.counts
+// Merge ends what Take began: it adds what is left of the batch back to the
+// Store, which owns it from then on (the original's merge). It drops nothing,
+// whether there is room or not.
+func (s *Store) Merge(left Counts) {
+	var bytes int64
+	for key := range left {
+		bytes += cost(key)
 	}
+	s.mu.Lock()
+	s.out = bytes
+	// What is left is mostly the larger: hits have only come in since.
+	if len(s.counts) < len(left) {
+		s.counts, left = left, s.counts
+		s.held, s.out = s.out, s.held
+	}
+	s.asked = s.asked && bytes > s.limit/2
 	s.mu.Unlock()
 
 	// One lock for each key, so that hits go on while a million are merged.
-	for key, n := range taken {
+	for key, n := range left {
 		s.add(key, n)
 	}
 }
@@ -91,12 +148,11 @@ func (s *Store) Merge(taken Counts) {
 func (s *Store) add(key string, n *int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.out -= cost(key)
 	if held := s.counts[key]; held != nil {
 		*held += *n
 		return
 	}
-	if s.counts == nil {
-		s.counts = make(Counts)
-	}
+	s.held += cost(key)
 	s.counts[key] = n
 }

@@ -3,10 +3,14 @@ package hits
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"unsafe"
 )
+
+// plenty is a limit that no test comes near.
+const plenty = 1 << 40
 
 // plain returns counts as numbers.
 func plain(counts Counts) map[string]int64 {
@@ -25,7 +29,7 @@ func check(t *testing.T, counts Counts, want map[string]int64) {
 }
 
 func TestRecordAndTake(t *testing.T) {
-	var s Store
+	s := NewStore(plenty)
 	check(t, s.Take(), nil)
 	s.Record("a")
 	s.Record("b")
@@ -47,7 +51,7 @@ func TestRecordAndTake(t *testing.T) {
 }
 
 func TestKeysOfJavaScriptObjects(t *testing.T) {
-	var s Store
+	s := NewStore(plenty)
 	for _, key := range []string{"__proto__", "constructor", "toString", "__proto__"} {
 		s.Record(key)
 	}
@@ -64,7 +68,7 @@ func TestMerge(t *testing.T) {
 		"many of one since": {"a", "a", "a"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var s Store
+			s := NewStore(plenty)
 			want := map[string]int64{"a": 1, "b": 2}
 			for _, key := range []string{"a", "b", "b"} {
 				s.Record(key)
@@ -81,7 +85,7 @@ func TestMerge(t *testing.T) {
 }
 
 func TestKeysAreCopied(t *testing.T) {
-	var s Store
+	s := NewStore(plenty)
 	request := []byte("abc")
 	for range 2 {
 		copy(request, "abc")
@@ -92,17 +96,95 @@ func TestKeysAreCopied(t *testing.T) {
 }
 
 func TestKnownKeysCostNoAllocation(t *testing.T) {
-	var s Store
+	s := NewStore(plenty)
 	s.Record("a")
 	if allocs := testing.AllocsPerRun(100, func() { s.Record("a") }); allocs != 0 {
 		t.Errorf("%v allocations, want none", allocs)
 	}
 }
 
+// full reports whether s has asked for a flush since it was last called.
+func full(s *Store) bool {
+	select {
+	case <-s.Full():
+		return true
+	default:
+		return false
+	}
+}
+
+func TestLimit(t *testing.T) {
+	s := NewStore(2 * cost("a"))
+	s.Record("a")
+	s.Record("b")
+	if full(s) {
+		t.Error("a flush is asked for before the limit is reached")
+	}
+	s.Record("c")
+	s.Record("d")
+	s.Record("a")
+	if !full(s) || full(s) {
+		t.Error("a flush is not asked for once")
+	}
+	if got := s.Refused(); got != 2 {
+		t.Errorf("%d hits are refused, want 2", got)
+	}
+	if got := s.Refused(); got != 0 {
+		t.Errorf("%d hits are refused, want 0", got)
+	}
+
+	// While the batch is out there is as much room again, and no more.
+	taken := s.Take()
+	check(t, taken, map[string]int64{"a": 2, "b": 1})
+	for _, key := range []string{"a", "e", "f"} {
+		s.Record(key)
+	}
+
+	// What comes back comes back, and no flush is asked for as long as there is
+	// no room.
+	s.Merge(taken)
+	s.Record("f")
+	s.Record("b")
+	if full(s) {
+		t.Error("a flush is asked for again, though the last one made no room")
+	}
+	taken = s.Take()
+	check(t, taken, map[string]int64{"a": 3, "b": 2, "e": 1})
+
+	// Three keys are out, so there is room for one.
+	s.Record("g")
+	s.Record("h")
+	s.Merge(nil)
+	check(t, s.Take(), map[string]int64{"g": 1})
+	s.Merge(nil)
+	if got := s.Refused(); got != 3 {
+		t.Errorf("%d hits are refused, want 3", got)
+	}
+
+	// With room again, a flush is asked for again when it is used up.
+	for _, key := range []string{"a", "b", "c"} {
+		s.Record(key)
+	}
+	if !full(s) {
+		t.Error("a flush is not asked for")
+	}
+}
+
+// The limit is on bytes: long keys take more of it.
+func TestLimitCountsTheKeys(t *testing.T) {
+	s := NewStore(1 << 20)
+	for i := range 1000 {
+		s.Record(fmt.Sprintf("%04d", i) + strings.Repeat("x", 10000))
+	}
+	if got := len(s.Take()); got < 90 || got > 110 {
+		t.Errorf("%d keys of 10 kB in 1 MB", got)
+	}
+}
+
 // No hit is lost or counted twice while others take and merge.
 func TestConcurrency(t *testing.T) {
 	const goroutines, each = 8, 2000
-	var s Store
+	s := NewStore(plenty)
 	var recording, flushing sync.WaitGroup
 	for g := range goroutines {
 		recording.Go(func() {

@@ -1,6 +1,9 @@
 package node
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // formEscapes and jsonEscapes hold, for each byte of a string in UTF-8, what
 // becomes of it in the form body: alone, or inside a JSON string inside the
@@ -31,7 +34,7 @@ func AppendJSONForm(dst []byte, s string) []byte {
 	return append(dst, "%22"...)
 }
 
-// appendEscaped copies what stands for itself, which is mostly most, in runs.
+// appendEscaped copies what stands for itself in runs.
 func appendEscaped(dst []byte, s string, escapes *[256]string) []byte {
 	start := 0
 	for i := range len(s) {
@@ -42,6 +45,20 @@ func appendEscaped(dst []byte, s string, escapes *[256]string) []byte {
 		}
 	}
 	return append(dst, s[start:]...)
+}
+
+// EscapeURL escapes a path or a query as url.parse does: a dozen characters, and
+// nothing else, so that what is escaped already stays so, and non-ASCII too.
+func EscapeURL(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if strings.IndexByte(" \"'<>\\^`{|}", s[i]) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		} else {
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String()
 }
 
 func formEscape(c byte) string {

@@ -15,10 +15,6 @@ import (
 // Path is the one path that is served, byte for byte.
 const Path = "/pixel.gif"
 
-// maxBody is how much of a request's body is read, in bytes, for the connection
-// to be kept.
-const maxBody = 256 << 10
-
 //go:embed pixel.gif
 var gif []byte
 
@@ -35,8 +31,9 @@ type Handler struct {
 }
 
 // ServeHTTP reads the target as the client wrote it, not the URL that net/http
-// made of it: that one is unescaped, split at other places, and refused where
-// Node refuses nothing.
+// made of it: that one is unescaped, and split at other places. What net/http
+// cannot make a URL of it has refused with 400 before, such as a path with a
+// broken escape, which the original answers with 404.
 //
 // The hit is recorded before it is answered (the original does it the other
 // way round), so that a hit whose answer was seen is never missing from the
@@ -75,12 +72,13 @@ func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // dropBody sends the answer, and only then reads the body that came with the
 // request, as Node does: by itself, net/http waits for the body before it sends
-// anything. It has to be read here, as a connection in full duplex is of no
-// more use to net/http when a body is left to it; so one that is too long for
-// that ends the connection.
+// anything. The body has to be read to its end here, as a connection in full
+// duplex is of no more use to net/http when some of it is left. Where it is
+// broken, or does not end within the time there is for a request, the connection
+// ends: what follows must not be taken for a request.
 func dropBody(w http.ResponseWriter, r *http.Request) {
 	http.NewResponseController(w).Flush()
-	if _, err := io.CopyN(io.Discard, r.Body, maxBody); err == nil {
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -38,6 +38,8 @@ func Start(t testing.TB, cmd *exec.Cmd, stdout, stderr *Output) *Process {
 // StartCommand is Start for a program whose output goes elsewhere.
 func StartCommand(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
+	// A process of its own that holds the output open does not keep the test.
+	cmd.WaitDelay = time.Second
 	p := &Process{Cmd: cmd, ended: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pixel-ping/internal/cert"
+	"pixel-ping/testdata/rig"
+)
+
+// A panic costs the request that met it, and one line of the log.
+func TestPanic(t *testing.T) {
+	folder := t.TempDir()
+	roots := rig.WriteCertificate(t, folder)
+	certificate, err := cert.Load(filepath.Join(folder, "key.pem"), filepath.Join(folder, "cert.pem"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for scheme, certificate := range map[string]*cert.Certificate{"http": nil, "https": certificate} {
+		stderr := rig.NewOutput()
+		server := newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/panic" {
+				panic("this cannot be")
+			}
+		}), certificate, stderr)
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go serve(server, listener)
+		defer server.Close()
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
+		url := scheme + "://" + listener.Addr().String()
+		if answer, err := client.Get(url + "/panic"); err == nil {
+			answer.Body.Close()
+			t.Errorf("%s: status %d, want none", scheme, answer.StatusCode)
+		}
+		if line := stderr.WaitLine(t, 0, "pixel-ping: http"); !strings.HasSuffix(line, ": this cannot be") {
+			t.Errorf("%s: it says %q", scheme, line)
+		}
+		answer, err := client.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if got := stderr.String(); strings.Count(got, "\n") != 1 {
+			t.Errorf("%s: it says:\n%s", scheme, got)
+		}
+	}
+}

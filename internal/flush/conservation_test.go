@@ -1,0 +1,293 @@
+package flush_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pixel-ping/internal/endpoint"
+	"pixel-ping/internal/flush"
+	"pixel-ping/internal/hits"
+)
+
+// A hostile application. It keeps counts only if it answers with 2xx, and does
+// so in any way that there is to answer or not to. It has a random limit of its
+// own for what is too large.
+type hostile struct {
+	mu     sync.Mutex
+	random *rand.Rand
+	saved  map[string]int64
+	met    map[string]int
+
+	connections sync.WaitGroup
+}
+
+func (h *hostile) intn(n int) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.random.IntN(n)
+}
+
+// dial is in the place of the network.
+func (h *hostile) dial(context.Context, string, string) (net.Conn, error) {
+	if h.intn(8) == 0 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	ours, theirs := net.Pipe()
+	h.connections.Go(func() {
+		defer theirs.Close()
+		h.serve(theirs)
+	})
+	return ours, nil
+}
+
+// serve handles one connection. Each write to the pipe is read in full before it
+// returns, so the application knows whether its status line has arrived.
+func (h *hostile) serve(conn net.Conn) {
+	answers := []struct {
+		name   string
+		action func()
+	}{
+		{"200", func() { h.save(conn, "HTTP/1.1 200 OK\r\n", "Content-Length: 0\r\n\r\n") }},
+		{"201 with a body", func() { h.save(conn, "HTTP/1.1 201 Created\r\n", "Content-Length: 2\r\n\r\nok") }},
+		{"103 and 204", func() { h.save(conn, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n", "\r\n") }},
+		{"200 and a reset", func() { h.save(conn, "HTTP/1.1 200 OK\r\n", "") }},
+		{"200 and a slow body", func() {
+			if h.save(conn, "HTTP/1.1 200 OK\r\n", "Content-Length: 100\r\n\r\n") {
+				h.trickle(conn, 100)
+			}
+		}},
+		{"200 after a while", func() {
+			<-time.After(time.Duration(h.intn(50)) * time.Second)
+			h.save(conn, "HTTP/1.1 200 OK\r\n", "\r\n")
+		}},
+		{"302", func() { h.refuse(conn, "HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n") }},
+		{"404", func() { h.refuse(conn, "HTTP/1.1 404 Not Found\r\n\r\n") }},
+		{"500 and a reset", func() { h.refuse(conn, "HTTP/1.1 500 Oops\r\n") }},
+		{"503 before it is read", func() { io.WriteString(conn, "HTTP/1.1 503 Busy\r\n\r\n") }},
+		{"413 when it is large", func() { h.limited(conn, true) }},
+		{"413 when it is large, before it is read", func() { h.limited(conn, false) }},
+		{"413 always", func() { h.refuse(conn, "HTTP/1.1 413 Too Large\r\n\r\n") }},
+		{"cut before it is read", func() { conn.Read(make([]byte, 10)) }},
+		{"cut after it is read", func() { h.refuse(conn, "") }},
+		{"half a status line", func() { h.refuse(conn, "HTTP/1.1 20") }},
+		{"no HTTP", func() { h.refuse(conn, "hello\r\n") }},
+		{"hang", func() { io.Copy(io.Discard, conn) }},
+		{"hang after it is read", func() { h.refuse(conn, ""); io.Copy(io.Discard, conn) }},
+	}
+	answer := answers[h.intn(len(answers))]
+	h.mu.Lock()
+	h.met[answer.name]++
+	h.mu.Unlock()
+	answer.action()
+}
+
+func read(conn net.Conn) (map[string]int64, bool) {
+	r, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return nil, false
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, false
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, false
+	}
+	var counts map[string]int64
+	err = json.Unmarshal([]byte(form.Get("json")), &counts)
+	return counts, err == nil
+}
+
+// save reads the request and keeps its counts if the status line has arrived.
+func (h *hostile) save(conn net.Conn, status, rest string) bool {
+	counts, ok := read(conn)
+	if !ok {
+		return false
+	}
+	if _, err := io.WriteString(conn, status); err != nil {
+		return false
+	}
+	h.mu.Lock()
+	for key, n := range counts {
+		h.saved[key] += n
+	}
+	h.mu.Unlock()
+	io.WriteString(conn, rest)
+	return true
+}
+
+func (h *hostile) refuse(conn net.Conn, answer string) {
+	if _, ok := read(conn); ok {
+		io.WriteString(conn, answer)
+	}
+}
+
+// limited takes requests up to a random size.
+func (h *hostile) limited(conn net.Conn, reads bool) {
+	r, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return
+	}
+	limit := int64(h.intn(200))
+	body, err := io.ReadAll(io.LimitReader(r.Body, min(r.ContentLength, limit)))
+	if err != nil {
+		return
+	}
+	if r.ContentLength > limit {
+		if reads {
+			io.Copy(io.Discard, r.Body)
+		}
+		io.WriteString(conn, "HTTP/1.1 413 Too Large\r\n\r\n")
+		return
+	}
+	form, _ := url.ParseQuery(string(body))
+	var counts map[string]int64
+	if json.Unmarshal([]byte(form.Get("json")), &counts) != nil {
+		return
+	}
+	if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\n"); err != nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key, n := range counts {
+		h.saved[key] += n
+	}
+}
+
+// trickle writes a byte a second.
+func (h *hostile) trickle(conn net.Conn, n int) {
+	for range n {
+		<-time.After(time.Second)
+		if _, err := io.WriteString(conn, "x"); err != nil {
+			return
+		}
+	}
+}
+
+// TestConservation is what all the rest is for: after any schedule of hits,
+// flushes, signals and misfortune, each hit was delivered, is held, or was told
+// as not counted. None is missing and none is there twice.
+func TestConservation(t *testing.T) {
+	first, schedules := uint64(time.Now().UnixNano()), 300
+	if text := os.Getenv("SEED"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatalf("SEED is not a number: %v", err)
+		}
+		first, schedules = n, 1
+	}
+	met := make(map[string]int)
+	for i := range schedules {
+		seed := first + uint64(i)
+		synctest.Test(t, func(t *testing.T) { conserve(t, seed, met) })
+		if t.Failed() {
+			t.Fatalf("SEED=%d does it again", seed)
+		}
+	}
+	if schedules > 100 && len(met) < 19 {
+		t.Errorf("only these answers were met: %v", met)
+	}
+}
+
+func conserve(t *testing.T, seed uint64, met map[string]int) {
+	random := rand.New(rand.NewPCG(seed, 1))
+	app := &hostile{random: rand.New(rand.NewPCG(seed, 2)), saved: make(map[string]int64), met: met}
+	interval := time.Duration(1+random.IntN(90)) * time.Second
+	target := endpoint.New(&url.URL{Scheme: "http", Host: "application"}, "/", "", max(interval, time.Minute))
+	target.Dial = app.dial
+	store := hits.NewStore(int64(500 + random.IntN(20000)))
+	var stdout, stderr strings.Builder
+	flusher := &flush.Flusher{Store: store, Endpoint: target, Interval: interval, Stdout: &stdout, Stderr: &stderr}
+
+	ctx, abandon := context.WithCancel(t.Context())
+	defer abandon()
+	forced, stopped, ended := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		flusher.Run(ctx, stopped, forced)
+	}()
+
+	// Several clients at once, each with a schedule of its own.
+	recorded := make(chan map[string]int64)
+	const clients = 3
+	keys := 1 + random.IntN(60)
+	for range clients {
+		r := rand.New(rand.NewPCG(random.Uint64(), 3))
+		go func() {
+			mine := make(map[string]int64)
+			for range 200 {
+				key := fmt.Sprint("key", r.IntN(keys))
+				store.Record(key)
+				mine[key]++
+				switch r.IntN(20) {
+				case 0:
+					<-time.After(time.Duration(r.IntN(30)) * time.Second)
+				case 1:
+					select {
+					case forced <- os.Interrupt:
+					default:
+					}
+				}
+			}
+			recorded <- mine
+		}()
+	}
+	want, total := make(map[string]int64), int64(0)
+	for range clients {
+		for key, n := range <-recorded {
+			want[key] += n
+			total += n
+		}
+	}
+
+	// The stop comes at any moment, and is abandoned at times.
+	<-time.After(time.Duration(random.IntN(200)) * time.Second)
+	close(stopped)
+	if random.IntN(2) == 0 {
+		<-time.After(time.Duration(random.IntN(8)) * time.Second)
+		abandon()
+	}
+	<-ended
+	app.connections.Wait()
+	var refused, n int64
+	for line := range strings.Lines(stderr.String()) {
+		if _, err := fmt.Sscanf(line, "pixel-ping: %d hits of new keys were not counted", &n); err == nil {
+			refused += n
+		}
+	}
+
+	sum := refused + store.Refused()
+	delivered := make(map[string]int64)
+	for key, n := range app.saved {
+		delivered[key] += n
+		sum += n
+	}
+	for key, n := range store.Take() {
+		delivered[key] += *n
+		sum += *n
+	}
+	if sum != total {
+		t.Errorf("%d hits were recorded, and %d are delivered, held or told", total, sum)
+	}
+	for key, n := range delivered {
+		if n > want[key] || refused == 0 && n != want[key] {
+			t.Errorf("%s: %d hits were recorded, and %d are delivered or held", key, want[key], n)
+		}
+	}
+}

@@ -1,0 +1,241 @@
+// Package soak runs the real program for a while, over loopback and with real
+// signals, against clients that never pause and an application that is up to
+// anything, and keeps a ledger of every hit. make soak runs it.
+package soak
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pixel-ping/testdata/rig"
+)
+
+// ledger has the hits of each key: those that were answered, those of which the
+// answer did not come, so that nobody knows whether they count, and those that
+// the application has saved.
+type ledger struct {
+	mu                     sync.Mutex
+	answered, maybe, saved map[string]int64
+}
+
+func (l *ledger) add(to map[string]int64, key string, n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	to[key] += n
+}
+
+func sum(of map[string]int64) (n int64) {
+	for _, m := range of {
+		n += m
+	}
+	return n
+}
+
+// click hits random keys over connections that are kept for a while, until done
+// is closed. While the daemon is down nothing is answered.
+func (l *ledger) click(address string, random *rand.Rand, done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			<-time.After(5 * time.Millisecond)
+			continue
+		}
+		conn.SetDeadline(time.Now().Add(rig.Deadline))
+		r := bufio.NewReader(conn)
+		for range 1 + random.IntN(200) {
+			key := fmt.Sprint("page", random.IntN(500))
+			if random.IntN(10) == 0 {
+				key = fmt.Sprintf("invented %x %s", random.Uint64(), strings.Repeat("x", random.IntN(500)))
+			}
+			fmt.Fprintf(conn, "GET /pixel.gif?key=%s HTTP/1.1\r\nHost: x\r\n\r\n", url.QueryEscape(key))
+			answer, err := http.ReadResponse(r, nil)
+			if err == nil {
+				_, err = io.Copy(io.Discard, answer.Body)
+			}
+			if err != nil {
+				l.add(l.maybe, key, 1)
+				break
+			}
+			if answer.StatusCode == 200 {
+				l.add(l.answered, key, 1)
+			}
+		}
+		conn.Close()
+	}
+}
+
+// application answers a flush in one of many ways, and saves its counts only if
+// it can say so.
+func (l *ledger) application(conn net.Conn) {
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(rig.Deadline))
+	switch rand.IntN(40) {
+	case 0:
+		rig.Reset(conn)
+		return
+	case 3:
+		conn.SetDeadline(time.Now().Add(2 * time.Second))
+		io.Copy(io.Discard, conn)
+		return
+	case 1:
+		rig.Answer("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")(conn)
+		rig.Reset(conn)
+		return
+	case 2:
+		rig.Answer("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")(conn)
+		return
+	}
+	r, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return
+	}
+	limit := int64(20000 + rand.IntN(100000))
+	if r.ContentLength > limit {
+		rig.Answer("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")(conn)
+		io.Copy(io.Discard, io.LimitReader(r.Body, limit))
+		return
+	}
+	var counts map[string]int64
+	if json.Unmarshal([]byte(r.FormValue("json")), &counts) != nil {
+		return
+	}
+	switch rand.IntN(20) {
+	case 0:
+		rig.Answer("HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\nso")(conn)
+		rig.Reset(conn)
+		return
+	case 1:
+		rig.Answer("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")(conn)
+		return
+	case 2:
+		return
+	case 3:
+		<-time.After(time.Duration(rand.IntN(1000)) * time.Millisecond)
+	}
+	for key, n := range counts {
+		l.add(l.saved, key, n)
+	}
+	rig.Answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsa")(conn)
+	if rand.IntN(2) == 0 {
+		rig.Answer("ve")(conn)
+	} else {
+		rig.Reset(conn)
+	}
+}
+
+func TestSoak(t *testing.T) {
+	duration, err := time.ParseDuration(os.Getenv("SOAKTIME"))
+	if err != nil {
+		t.Fatalf("SOAKTIME: %v", err)
+	}
+	l := &ledger{answered: make(map[string]int64), maybe: make(map[string]int64), saved: make(map[string]int64)}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var flushes sync.WaitGroup
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			flushes.Go(func() { l.application(conn) })
+		}
+	}()
+
+	port := rig.FreePort(t)
+	done := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 16 {
+		clients.Go(func() { l.click("127.0.0.1:"+port, rand.New(rand.NewPCG(rand.Uint64(), 0)), done) })
+	}
+	var lost, refused int64
+	starts := 0
+	for end := time.Now().Add(duration); time.Now().Before(end); starts++ {
+		a, b := generation(t, port, listener.Addr().String())
+		lost, refused = lost+a, refused+b
+	}
+	close(done)
+	clients.Wait()
+	listener.Close()
+	flushes.Wait()
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	answered, maybe, saved := sum(l.answered), sum(l.maybe), sum(l.saved)
+	t.Logf("%d starts; %d hits were answered and %d may have been; %d are saved, %d told as not delivered and %d as not counted",
+		starts, answered, maybe, saved, lost, refused)
+	if known := saved + lost + refused; known < answered || known > answered+maybe {
+		t.Errorf("%d hits are known of, want %d to %d", known, answered, answered+maybe)
+	}
+	for key, n := range l.saved {
+		if most := l.answered[key] + l.maybe[key]; n > most {
+			t.Errorf("%.50s: %d hits are saved, and at the most %d were made", key, n, most)
+		}
+	}
+	if answered < 1000 || saved < answered/10 {
+		t.Errorf("this was no test: too little was answered or saved")
+	}
+}
+
+// generation runs one daemon for a few seconds, with flushes forced at random,
+// and stops it. It returns how many hits it tells that it has not delivered, and
+// not counted.
+func generation(t *testing.T, port, endpoint string) (lost, refused int64) {
+	t.Helper()
+	path := rig.WriteConfig(t, map[string]any{
+		"host": "127.0.0.1", "port": port, "interval": 0.3, "endpoint": "http://" + endpoint + "/save",
+		"maxmemory": []float64{0.2, 256}[rand.IntN(2)],
+	})
+	daemon := rig.Start(t, exec.Command(os.Getenv("PIXEL_PING"), path), rig.NewOutput(), rig.NewOutput())
+	daemon.Stdout.WaitLine(t, 0, "Serving")
+	for range 1 + rand.IntN(20) {
+		<-time.After(time.Duration(rand.IntN(200)) * time.Millisecond)
+		daemon.Signal(t, syscall.SIGUSR2)
+	}
+	daemon.Signal(t, []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}[rand.IntN(3)])
+	began := time.Now()
+	status := daemon.Wait(t)
+	if took := time.Since(began); took > 9*time.Second {
+		t.Errorf("a stop took %v, want at most 9s", took)
+	}
+	for line := range strings.Lines(daemon.Stderr.String()) {
+		text, found := strings.CutPrefix(line, "pixel-ping: ")
+		if !found {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.Fields(text)[0], 10, 64)
+		switch {
+		case err == nil && strings.Contains(text, "were not delivered"):
+			lost += n
+		case err == nil && strings.Contains(text, "were not counted"):
+			refused += n
+		default:
+			t.Errorf("the daemon says %q", line)
+		}
+	}
+	if (status == 1) != (lost > 0) {
+		t.Errorf("exit status %d with %d hits not delivered", status, lost)
+	}
+	return lost, refused
+}
