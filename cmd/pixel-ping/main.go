@@ -57,10 +57,11 @@ import (
 const version = "1.0.0"
 
 const (
-	minAnswer   = time.Minute            // the least that an endpoint has to answer
-	stopTimeout = 8 * time.Second        // for a stop to deliver what is held
-	quietTime   = 2 * time.Second        // of these, for requests that are running
-	lastMoment  = 300 * time.Millisecond // for what may hang in writing to the log
+	minAnswer   = time.Minute             // the least that an endpoint has to answer
+	stopTimeout = 6500 * time.Millisecond // for a stop to deliver what is held
+	quietTime   = 2 * time.Second         // of these, for requests that are running
+	logTime     = 2 * time.Second         // after these, to log what was not delivered
+	lastMoment  = 300 * time.Millisecond  // for the last line, if the log hangs
 )
 
 func main() {
@@ -173,11 +174,19 @@ func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
 		server.Close()
 	}
 	close(stopped)
+	promised := conf.Endpoint != nil && !conf.Discard
 	if !within(delivery, flushed) {
-		return errors.New("stopped while nobody read the log; not all hits were delivered")
+		if promised && err == nil {
+			err = errors.New("not all hits were delivered, and there was no time to log them")
+		}
+		return err
 	}
-	if left := store.Take(); len(left) > 0 && conf.Endpoint != nil && !conf.Discard {
-		err = errors.Join(err, fmt.Errorf("%d hits of %d keys were not delivered; the log has them", left.Hits(), len(left)))
+	if left := store.Take(); promised && len(left) > 0 {
+		undelivered := fmt.Errorf("%d hits of %d keys were not delivered; the log has them", left.Hits(), len(left))
+		if err != nil {
+			undelivered = fmt.Errorf("%w; %w", err, undelivered)
+		}
+		return undelivered
 	}
 	return err
 }
@@ -197,8 +206,8 @@ func bound(delivery context.Context, abandon context.CancelCauseFunc, stop <-cha
 }
 
 // within waits for flushed, and reports whether that came before the delivery
-// was abandoned, or right after it. It does not if the flusher hangs in writing
-// the log to a pipe that is full.
+// was abandoned, or soon after it. It does not if the flusher hangs in writing
+// the log to a pipe that nobody reads.
 func within(delivery context.Context, flushed <-chan struct{}) bool {
 	select {
 	case <-flushed:
@@ -208,7 +217,7 @@ func within(delivery context.Context, flushed <-chan struct{}) bool {
 	select {
 	case <-flushed:
 		return true
-	case <-time.After(lastMoment):
+	case <-time.After(logTime):
 		return false
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -24,9 +26,9 @@ import (
 func newServer(handler http.Handler, certificate *cert.Certificate, stderr io.Writer) *http.Server {
 	server := &http.Server{
 		Handler:                      handler,
-		DisableGeneralOptionsHandler: true,     // OPTIONS * is a 404 as well
-		MaxHeaderBytes:               16 << 10, // as in Node, but for some slack
-		ReadTimeout:                  20 * time.Second,
+		DisableGeneralOptionsHandler: true,             // OPTIONS * is a 404 as well
+		MaxHeaderBytes:               16 << 10,         // as in Node, but for some slack
+		ReadTimeout:                  60 * time.Second, // as in Node
 		WriteTimeout:                 20 * time.Second,
 		// A page's later events find the connection open; Node closes it after 6 s.
 		IdleTimeout: 75 * time.Second,
@@ -43,29 +45,28 @@ func newServer(handler http.Handler, certificate *cert.Certificate, stderr io.Wr
 // the system names, mostly ::1.) An address that the machine does not have,
 // such as ::1 where IPv6 is off, is passed over if there is another.
 func listen(host string, port int) (listeners []net.Listener, err error) {
-	addresses := []string{""}
-	if host != "" {
-		if addresses, err = net.LookupHost(host); err != nil {
-			reason := err.Error()
-			if dns, ok := errors.AsType[*net.DNSError](err); ok {
-				reason = dns.Err
-			}
-			return nil, fmt.Errorf("host: %q is not known (%s)", host, reason)
-		}
+	addresses, err := resolve(host)
+	if err != nil {
+		return nil, err
 	}
 	var failure error
 	for _, address := range addresses {
-		listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+		network := "tcp"
+		if address.Is4() {
+			network = "tcp4" // or 0.0.0.0 would be all of IPv6, too
+		}
+		listener, err := net.Listen(network, netip.AddrPortFrom(address, uint16(port)).String())
 		if err == nil {
 			listeners = append(listeners, listener)
 			port = listener.Addr().(*net.TCPAddr).Port
 			continue
 		}
-		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		errno, ok := errors.AsType[syscall.Errno](err)
+		if ok {
 			err = errno
 		}
 		failure = fmt.Errorf("host, port: cannot listen on %s: %w", net.JoinHostPort(host, strconv.Itoa(port)), err)
-		if errors.Is(err, syscall.EADDRINUSE) {
+		if !slices.Contains(notHere, errno) {
 			return nil, failure
 		}
 	}
@@ -73,6 +74,36 @@ func listen(host string, port int) (listeners []net.Listener, err error) {
 		return nil, failure
 	}
 	return listeners, nil
+}
+
+// notHere are the errors of an address that the machine does not have, on Unix
+// and on Windows.
+var notHere = []syscall.Errno{syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, 10049, 10047}
+
+// resolve returns the addresses of host, each once; "::" stands for all of them,
+// and for no host.
+func resolve(host string) (addresses []netip.Addr, err error) {
+	if host == "" {
+		return []netip.Addr{netip.IPv6Unspecified()}, nil
+	}
+	found, err := net.DefaultResolver.LookupNetIP(context.Background(), "ip", host)
+	if err != nil {
+		reason := err.Error()
+		if dns, ok := errors.AsType[*net.DNSError](err); ok {
+			reason = dns.Err
+		}
+		return nil, fmt.Errorf("host: %q is not known (%s)", host, reason)
+	}
+	for _, address := range found {
+		address = address.Unmap()
+		if address.IsUnspecified() {
+			return []netip.Addr{address}, nil
+		}
+		if !slices.Contains(addresses, address) {
+			addresses = append(addresses, address)
+		}
+	}
+	return addresses, nil
 }
 
 // address returns the URL of the pixel, for a person to open.

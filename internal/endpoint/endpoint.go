@@ -25,7 +25,7 @@ import (
 const (
 	connectTimeout = 10 * time.Second // for connecting and the TLS handshake together
 	drainTimeout   = time.Second      // for what follows the status line
-	maxAnswer      = 1 << 20          // bytes that are read of an answer
+	maxAnswer      = 256 << 10        // bytes that are read of an answer
 )
 
 // Endpoint is where hits are delivered to. Its methods may be called by many

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -25,9 +26,9 @@ type Sender interface {
 	Send(ctx context.Context, counts hits.Counts, keys []string) error
 }
 
-// Flusher is the only one to take counts from its Store. Its fields are not
-// changed after Run or Flush was called, and only one of them runs at a time,
-// so there is one flush at a time.
+// Flusher takes counts from its Store while it runs, and nobody else does. Its
+// fields are not changed after Run or Flush was called, and only one of them
+// runs at a time, so there is one flush at a time.
 type Flusher struct {
 	Store    *hits.Store
 	Endpoint Sender        // nil: the counts are logged, and stay in the Store
@@ -88,7 +89,8 @@ func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) {
 	}
 	f.Store.Merge(counts)
 	if err != nil {
-		fmt.Fprintf(f.Stderr, "--- %s\n", err)
+		// The reason may have the words of the other end, as of its certificate.
+		fmt.Fprintf(f.Stderr, "--- %s\n", escape(err.Error()))
 		return
 	}
 	fmt.Fprintln(f.Stdout, "--- flushed ---")
@@ -133,7 +135,10 @@ func (f *Flusher) log(counts hits.Counts, keys []string) {
 	w := bufio.NewWriterSize(f.Stdout, 64<<10)
 	defer w.Flush()
 	for _, key := range keys {
-		fmt.Fprintf(w, "%d:\t%s\n", *counts[key], escape(key))
+		line := strconv.AppendInt(w.AvailableBuffer(), *counts[key], 10)
+		line = append(line, ":\t"...)
+		line = append(line, escape(key)...)
+		w.Write(append(line, '\n'))
 	}
 }
 

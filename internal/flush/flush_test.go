@@ -217,6 +217,13 @@ func TestTooLargeIsHalved(t *testing.T) {
 	}
 }
 
+func TestReasonsDoNotForgeTheLog(t *testing.T) {
+	app := &application{err: errors.New("cannot connect to endpoint : x\n--- flushed ---\x1b")}
+	f, _, _, stderr := newFlusher(app)
+	f.Flush(t.Context())
+	expectOutput(t, stderr, "--- cannot connect to endpoint : x\\u000a--- flushed ---\\u001b\n")
+}
+
 // running starts Run in the bubble of a test. The function it returns stops it
 // and waits for it.
 func running(ctx context.Context, f *Flusher) (forced chan os.Signal, end func()) {

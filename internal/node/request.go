@@ -54,13 +54,17 @@ const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 // SplitTarget returns the path and the query of a request target, both still
 // escaped, as url.parse finds them: the fragment goes first, then the query is
 // cut off. Of the absolute form that proxies are sent, http://host/path, the
-// path starts behind the host.
+// path starts behind the host, which a character ends that no host has.
 func SplitTarget(target string) (path, query string) {
 	target, _, _ = strings.Cut(target, "#")
 	target, query, _ = strings.Cut(target, "?")
 	scheme, rest, absolute := strings.Cut(target, "://")
 	if absolute && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
-		_, path, _ = strings.Cut(rest, "/")
+		authority, path, _ := strings.Cut(rest, "/")
+		host := authority[strings.LastIndex(authority, "@")+1:]
+		if i := strings.IndexAny(host, ";'%"); i >= 0 {
+			return "/" + host[i:] + "/" + path, query
+		}
 		return "/" + path, query
 	}
 	return target, query

@@ -48,6 +48,9 @@ func TestSplitTarget(t *testing.T) {
 		{"http:///pixel.gif?key=a", "/pixel.gif", "key=a"},
 		{"http://host//pixel.gif", "//pixel.gif", ""},
 		{"http://host?key=/pixel.gif", "/", "key=/pixel.gif"},
+		{"http://host;/pixel.gif?key=a", "/;/pixel.gif", "key=a"},
+		{"http://'/pixel.gif?key=a", "/'/pixel.gif", "key=a"},
+		{"http://us;er@host/pixel.gif?key=a", "/pixel.gif", "key=a"},
 		{"ftp://host/pixel.gif", "ftp://host/pixel.gif", ""},
 		{"*", "*", ""},
 	} {

@@ -22,13 +22,13 @@ var Differences = []Difference{
 	{"order of keys", "integer-like keys first, then as first seen", "by their bytes", "the same counts make the same log and the same body", ""},
 
 	// Which requests are answered, and how.
-	{"targets that net/http refuses", "404, or the pixel without a key: a broken escape in the path or in the fragment, a host that is none", "400", "net/http reads the target before any handler can; no such request is counted in either", ""},
+	{"targets that net/http refuses", "404, or the pixel without a key: a broken escape in the path or in the fragment, a host that is none", "400", "net/http reads the target before any handler can; these are not counted in either, but for hosts such as `[::1].`", ""},
 	{"targets that Node trips over", "no answer at all", "400 or 404", "Node's URL parser throws an exception", ""},
 	{"user and host in the path", "`//user@host/pixel.gif` is counted", "404", "by accident: Node takes the path for a host", ""},
 	{"other schemes", "`ftp://host/pixel.gif` is counted", "404", "by accident", ""},
-	{"malformed requests", "some are counted: an empty line first, two spaces, two Host headers, a Host that is none, HTTP/0.9 and HTTP/2.0 in plain text, unknown transfer codings", "others are: lines that end in LF, HTTP/1.2, a length beside chunks", "it is what net/http's parser lets through; no browser sends them", ""},
+	{"malformed requests", "some are counted: an empty line first, two spaces, two Host headers, a Host that is none, HTTP/0.9 and HTTP/2.0 in plain text, unknown transfer codings, an unknown Expect over HTTP/1.0", "others are: lines that end in LF, HTTP/1.2, folded headers, a length beside chunks or another, an empty Expect", "it is what net/http's parser lets through; no browser sends them", ""},
 	{"CONNECT", "the connection is closed", "400", "a pixel is no proxy", ""},
-	{"header size", "431 from 16,384 bytes on", "up to 4 KiB more is accepted", "net/http reads that far", ""},
+	{"header size", "431 from 16,384 bytes on", "up to 4 KiB more is accepted; thousands of short headers are refused sooner", "net/http counts what stands between them, too", ""},
 	{"kept connections", "closed after 6 seconds, with a `Keep-Alive` header", "kept for 75 seconds", "a page's later events find the connection open, as with nginx", ""},
 	{"after Expect", "the connection is kept", "it is closed after the answer", "net/http does not wait for the body", ""},
 	{"HTTP/2", "HTTP/1.1 only", "HTTP/2 over TLS", "it comes with net/http", ""},
@@ -54,6 +54,9 @@ var Differences = []Difference{
 	{"port taken", "lives on without a server", "exit 1", "whoever started it learns of it", ""},
 	{"certificate that does not load", "exit 0, or plain HTTP if a part is missing", "exit 1", "whoever started it learns of it", ""},
 	{"names with several addresses", "the first is bound", "all are bound", "`localhost` is found over IPv4 and IPv6", "the machine may have one address"},
-	{"names beyond ASCII in the endpoint", "converted", "refused: to be written in their `xn--` form", "the standard library has no table for it", ""},
+	{"unusual names of hosts", "`bücher.example` is converted, `127.1` is 127.0.0.1", "the first is refused, the second not found: to be written as `xn--bcher-kva.example` and in full", "the standard library does neither", ""},
+	{"memory", "grows for as long as anybody invents keys", "bounded by `maxmemory`; hits of new keys beyond it are not counted, and told", "nobody can bring the daemon down with keys", ""},
+	{"too large for the application", "after a 413 the same batch is sent again, and only grows", "sent in halves, and these in halves", "no count is lost", ""},
+	{"renewed certificates", "read at the start", "read again within 10 seconds after they have changed", "no restart is needed", "make soak shows it"},
 	{"stop", "ends at once, and what it holds is lost", "delivered first", "no count is lost", ""},
 }

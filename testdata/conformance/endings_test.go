@@ -122,6 +122,49 @@ func TestEndings(t *testing.T) {
 	}
 }
 
+// TestTooLarge shows what becomes of a batch that the application refuses as too
+// large, and takes in parts.
+func TestTooLarge(t *testing.T) {
+	theirs, ours := pair(t, nil)
+	var counts [2]map[string]any
+	for i, s := range []*side{theirs, ours} {
+		s.get(t, "/pixel.gif?key=a")
+		s.get(t, "/pixel.gif?key=b")
+		answers := make(chan int, 3)
+		for _, code := range []int{413, 200, 200} {
+			answers <- code
+		}
+		s.endpoint.SetAnswer(func(conn net.Conn) { status(<-answers)(conn) })
+		s.flush(t)
+		if s == ours {
+			s.endpoint.Next(t)
+			s.endpoint.Next(t)
+		}
+		s.settle(0, 0)
+		s.endpoint.SetAnswer(status(200))
+		counts[i] = s.counts(t)
+	}
+	if len(counts[0]) != 2 || len(counts[1]) != 0 {
+		t.Errorf("the flush after it has %v and %v, want both keys from the original and none from ours", counts[0], counts[1])
+	}
+	differ(t, "too large for the application")
+}
+
+// TestMemory shows which keys are counted beyond what may be held.
+func TestMemory(t *testing.T) {
+	theirs, ours := pair(t, map[string]any{"maxmemory": 0.0005})
+	for i := range 10 {
+		theirs.get(t, fmt.Sprint("/pixel.gif?key=", i))
+		ours.get(t, fmt.Sprint("/pixel.gif?key=", i))
+	}
+	held := len(theirs.counts(t))
+	body := ours.endpoint.Body(t) // It has flushed by itself.
+	if n := len(decode(t, body)); held != 10 || n >= 10 {
+		t.Errorf("%d and %d keys are counted, want 10 and less", held, n)
+	}
+	differ(t, "memory")
+}
+
 // TestOverlap shows that the original begins a flush while another one runs.
 func TestOverlap(t *testing.T) {
 	theirs, ours := pair(t, nil)

@@ -138,12 +138,22 @@ func startSide(t *testing.T, name string, settings map[string]any) *side {
 		conn, err := net.Dial("tcp", s.address)
 		if err == nil {
 			conn.Close()
-			return s
+			break
 		}
 		if time.Now().After(limit) {
 			t.Fatalf("%s does not listen; it says:\n%s%s", name, s.Stdout, s.Stderr)
 		}
+		<-time.After(time.Millisecond)
 	}
+	// What is said at the start is not to come behind what is said later.
+	if name == "ours" {
+		s.Stdout.WaitLine(t, 0, "Serving")
+	} else if all["endpoint"] != nil {
+		s.Stdout.WaitLine(t, 0, "Flushing")
+	} else {
+		s.Stderr.WaitLine(t, 0, "No endpoint")
+	}
+	return s
 }
 
 // flush forces a flush and returns the body that it posts.

@@ -127,6 +127,11 @@ func TestHeads(t *testing.T) {
 		{"/a//b/../c", ""},
 		{"/a;b=c", ""},
 		{"/a b", ""},
+		{"/a'b\"<c>", ""},
+		{"/a\\b", ""},
+		{"/100%/%zz", ""},
+		{"/a?", ""},
+		{"/é", ""},
 		{"/save#fragment", ""},
 		{"/save?a=b", "parts of the endpoint's URL"},
 	} {

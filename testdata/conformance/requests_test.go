@@ -23,7 +23,11 @@ func (o outcome) String() string { return o.answer.String() + ", counted as " + 
 func (s *side) outcome(t *testing.T, target string) outcome {
 	t.Helper()
 	a := s.get(t, target)
-	return outcome{a, fmt.Sprintf("%q", s.counts(t))}
+	counts := make(map[string]string)
+	for key, n := range s.counts(t) {
+		counts[key] = fmt.Sprint(n)
+	}
+	return outcome{a, fmt.Sprintf("%q", counts)}
 }
 
 const none = "map[]"
@@ -46,10 +50,22 @@ func explain(target string, theirs, ours outcome) string {
 		return "other schemes"
 	case len(target) > 16300 && len(target) < 20480 && theirs.status == "431" && ours.status == "200":
 		return "header size"
-	case theirs.answer == ours.answer && (theirs.counts == none || strings.Contains(theirs.counts, "native code")):
+	case theirs.answer == ours.answer && theirs.counts == none && ours.counts == `map["__proto__":"1"]`:
 		return "JavaScript's own keys"
+	case theirs.answer == ours.answer && strings.HasSuffix(theirs.counts, ` { [native code] }1"]`):
+		// Such as map["toString":"function toString() { [native code] }1"].
+		name, _, _ := strings.Cut(strings.TrimPrefix(theirs.counts, `map["`), `"`)
+		if inherited[name] && ours.counts == fmt.Sprintf(`map[%q:"1"]`, name) {
+			return "JavaScript's own keys"
+		}
 	}
 	return ""
+}
+
+// inherited are the names that every object of JavaScript has, and are functions.
+var inherited = map[string]bool{
+	"constructor": true, "hasOwnProperty": true, "isPrototypeOf": true, "propertyIsEnumerable": true,
+	"toLocaleString": true, "toString": true, "valueOf": true,
 }
 
 // compareOne compares what becomes of a target, with a flush for it alone.

@@ -34,6 +34,7 @@ var curated = []struct {
 		"http://host/pixel.gif/?key=a", "http:///pixel.gif?key=a", "http://[::1]/pixel.gif?key=a", "http://host/x?http://host/pixel.gif",
 		"http://host#/pixel.gif?key=a", "http://host/pixel.gif#?key=a", "http://host:/pixel.gif?key=a", "http://user%40x@host/pixel.gif?key=a",
 		"http://host/pixel.gif?key=a@b", "http://host/?x=/pixel.gif&key=a",
+		"http://host;/pixel.gif?key=a", "http://'/pixel.gif?key=a", "https://;h/pixel.gif?key=a", "http://u;s'er@host/pixel.gif?key=a", "http://h%C3%A9/pixel.gif?key=a",
 	}},
 	{"no other form", "", []string{"pixel.gif?key=a", "?key=a", "host/pixel.gif?key=a", "http:/pixel.gif?key=a", "http:pixel.gif?key=a"}},
 	{"pieces are split at & alone", "", queries(
@@ -112,13 +113,14 @@ var tokens = []string{
 	"key=", "key", "=", "&", "&&", "&key=", ";", "+", "#", "?", "/", "@", ":", "%", "%%", "%2", "%zz", "%u0041", "%41", "%6B", "%6bey=", "KEY=", "%20", "%2B", "%26",
 	"%3D", "%23", "%00", "%0A", "%25", "%C3%A9", "%C3", "%A9", "%e4%bd%a0", "%e4%bd", "%E4", "%F0%9F%98%80", "%F0%9F%98", "%ED%A0%80", "%C0%AF", "%F4%90", "%80", "%FF",
 	"%EF%BB%BF", "%EF%BF%BD", "a", "b", "Z", "0", "10", "~", "!", "*", "'", "(", ")", "\"", "<", ">", "\\", "^", "`", "{", "|", "}", "[", "]", ",", ".", "-", "_", "$",
-	"http://h/", "//", "key[]=", "toX", "key=a&key=b", "&&&&&&&&",
+	"__proto__", "constructor", "http://h/", "//", "key[]=", "toX", "key=a&key=b", "&&&&&&&&",
 }
 
 var paths = []string{
 	"/pixel.gif?", "/pixel.gif?", "/pixel.gif?", "/pixel.gif?", "/pixel.gif?key=", "/pixel.gif?key=", "/pixel.gif?key=", "/pixel.gif?key=", "/pixel.gif?key=", "/pixel.gif?key=",
 	"/pixel.gif", "/pixel.gif#", "/pixel.gif/", "//pixel.gif?key=", "/pixel.gi", "/pixel%2Egif?key=", "/PIXEL.gif?", "/", "/pixel.gif;?key=", "/./pixel.gif?key=",
 	"http://host/pixel.gif?key=", "https://host:81/pixel.gif?", "http://user:pw@host/pixel.gif?key=", "HTTP://h/", "http://h/pixel.gif", "http://h",
+	"http://h;x/pixel.gif?key=", "http://u;v@h'/pixel.gif?key=", "https://h,!*()$&=+~_-.:8/pixel.gif?key=",
 }
 
 // randomTarget makes a target of tokens. One in fifty has about a thousand

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
+	"net/textproto"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -75,19 +76,35 @@ func (e *Endpoint) Close() { e.listener.Close() }
 
 func (e *Endpoint) serve(conn net.Conn) {
 	defer conn.Close()
-	var request strings.Builder
-	r, err := http.ReadRequest(bufio.NewReader(io.TeeReader(conn, &request)))
-	if err == nil {
-		_, err = io.Copy(io.Discard, r.Body)
-	}
+	request, err := readRequest(conn)
 	if err != nil {
 		return
 	}
-	e.Requests <- request.String()
+	e.Requests <- request
 	e.mu.Lock()
 	answer := e.answer
 	e.mu.Unlock()
 	answer(conn)
+}
+
+// readRequest reads a request with a Content-Length, whatever its target is:
+// net/http would refuse what the original may post to.
+func readRequest(conn net.Conn) (string, error) {
+	var all strings.Builder
+	r := textproto.NewReader(bufio.NewReader(io.TeeReader(conn, &all)))
+	if _, err := r.ReadLine(); err != nil {
+		return "", err
+	}
+	header, err := r.ReadMIMEHeader()
+	if err != nil {
+		return "", err
+	}
+	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
+	if err != nil {
+		return "", err
+	}
+	_, err = io.CopyN(io.Discard, r.R, length)
+	return all.String(), err
 }
 
 // Next waits for the next request.

@@ -35,6 +35,11 @@ func main() {
 		failed = true
 	}
 	daemon.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-stop: // once more: at once
+		daemon.Process.Signal(syscall.SIGTERM)
+	case <-daemonEnded:
+	}
 	<-daemonEnded
 	application.Process.Kill()
 	<-applicationEnded
