@@ -57,7 +57,6 @@ import (
 const version = "1.0.0"
 
 const (
-	minAnswer   = time.Minute             // the least that an endpoint has to answer
 	stopTimeout = 6500 * time.Millisecond // for a stop to deliver what is held
 	quietTime   = 2 * time.Second         // of these, for requests that are running
 	logTime     = 2 * time.Second         // after these, to log what was not delivered
@@ -127,7 +126,7 @@ func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
 		Stderr:   stderr,
 	}
 	if conf.Endpoint != nil {
-		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, max(conf.Interval, minAnswer))
+		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
 	}
 
 	// Signals first: whoever can connect may send one.

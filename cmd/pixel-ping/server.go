@@ -80,8 +80,8 @@ func listen(host string, port int) (listeners []net.Listener, err error) {
 // and on Windows.
 var notHere = []syscall.Errno{syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, 10049, 10047}
 
-// resolve returns the addresses of host, each once; "::" stands for all of them,
-// and for no host.
+// resolve returns the addresses of host; without one, "::", which is all there
+// are.
 func resolve(host string) (addresses []netip.Addr, err error) {
 	if host == "" {
 		return []netip.Addr{netip.IPv6Unspecified()}, nil
@@ -94,16 +94,21 @@ func resolve(host string) (addresses []netip.Addr, err error) {
 		}
 		return nil, fmt.Errorf("host: %q is not known (%s)", host, reason)
 	}
+	return distinct(found), nil
+}
+
+// distinct leaves out what could not be bound a second time.
+func distinct(found []netip.Addr) (addresses []netip.Addr) {
 	for _, address := range found {
 		address = address.Unmap()
 		if address.IsUnspecified() {
-			return []netip.Addr{address}, nil
+			return []netip.Addr{address}
 		}
 		if !slices.Contains(addresses, address) {
 			addresses = append(addresses, address)
 		}
 	}
-	return addresses, nil
+	return addresses
 }
 
 // address returns the URL of the pixel, for a person to open.

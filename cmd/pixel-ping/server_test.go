@@ -1,16 +1,82 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
 	"pixel-ping/internal/cert"
 	"pixel-ping/testdata/rig"
 )
+
+func TestAddressesAreBoundOnce(t *testing.T) {
+	for names, want := range map[string]string{
+		"127.0.0.1 ::1":                        "[127.0.0.1 ::1]",
+		"127.0.0.1 127.0.0.1 ::ffff:127.0.0.1": "[127.0.0.1]",
+		"127.0.0.1 0.0.0.0":                    "[0.0.0.0]",
+		"::":                                   "[::]",
+	} {
+		var found []netip.Addr
+		for name := range strings.FieldsSeq(names) {
+			found = append(found, netip.MustParseAddr(name))
+		}
+		if got := fmt.Sprint(distinct(found)); got != want {
+			t.Errorf("%s: %s is bound, want %s", names, got, want)
+		}
+	}
+}
+
+func TestFamilies(t *testing.T) {
+	for host, want := range map[string]string{"0.0.0.0": "0.0.0.0:", "127.0.0.1": "127.0.0.1:", "": "[::]:", "::": "[::]:"} {
+		listeners, err := listen(host, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := listeners[0].Addr().String(); len(listeners) != 1 || !strings.HasPrefix(got, want) {
+			t.Errorf("host %q: %d listeners, the first on %s, want %s", host, len(listeners), got, want)
+		}
+		listeners[0].Close()
+	}
+}
+
+func TestMemoryLimit(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	t.Setenv("GOMEMLIMIT", "")
+	boundMemory(100 << 20)
+	if got := debug.SetMemoryLimit(-1); got != 232<<20 {
+		t.Errorf("the limit is %d MB, want 232", got>>20)
+	}
+	t.Setenv("GOMEMLIMIT", "1GiB")
+	boundMemory(200 << 20)
+	if got := debug.SetMemoryLimit(-1); got != 232<<20 {
+		t.Errorf("the limit is %d MB, though it was set from outside", got>>20)
+	}
+}
+
+// run ends with its context as with a signal: what is held is delivered.
+func TestEndOfTheContext(t *testing.T) {
+	app := newApplication(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stdout, stderr := rig.NewOutput(), rig.NewOutput()
+	status := make(chan int, 1)
+	config := settings(t, map[string]any{"endpoint": app.URL})
+	go func() { status <- run(ctx, []string{config}, stdout, stderr) }()
+	d := &process{url: strings.TrimPrefix(stdout.WaitLine(t, 0, "Serving"), "Serving the pixel at ")}
+	d.hit(t, "key=a")
+	cancel()
+	app.expect(t, "json=%7B%22a%22%3A1%7D")
+	if got := <-status; got != 0 {
+		t.Errorf("exit status %d, want 0; it says:\n%s", got, stderr)
+	}
+}
 
 // A panic costs the request that met it, and one line of the log.
 func TestPanic(t *testing.T) {

@@ -17,12 +17,14 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"pixel-ping/internal/hits"
 )
 
 const (
+	minTimeout     = time.Minute      // for an exchange
 	connectTimeout = 10 * time.Second // for connecting and the TLS handshake together
 	drainTimeout   = time.Second      // for what follows the status line
 	maxAnswer      = 256 << 10        // bytes that are read of an answer
@@ -48,17 +50,18 @@ type Endpoint struct {
 
 // New returns the endpoint at the scheme (http or https), host and user of u,
 // with target for the request line. A secret that is not empty is sent along.
-// The timeout is for a whole exchange, from connecting to the status line of the
-// answer; connecting alone, with the TLS handshake, has 10 seconds of it.
+// An exchange, from connecting to the status line of the answer, may take a minute
+// or the interval between two flushes, whichever is longer; connecting alone, with
+// the TLS handshake, has 10 seconds of it. The original waits for ever.
 //
 // The original sends the path of the URL alone (its endReqOpts). Here target may
 // have a query, and user:password is sent as Basic authentication, since that is
 // what the URL says. Proxy settings of the environment are consulted in neither.
-func New(u *url.URL, target, secret string, timeout time.Duration) *Endpoint {
+func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
 	name, port := strings.ToLower(u.Hostname()), u.Port()
 	e := &Endpoint{
 		secret:  secret,
-		timeout: timeout,
+		timeout: max(interval, minTimeout),
 		target:  target,
 		host:    name,
 		Dial:    new(net.Dialer).DialContext,
@@ -132,7 +135,8 @@ func (e *Endpoint) Send(ctx context.Context, counts hits.Counts, keys []string) 
 func (e *Endpoint) exchange(ctx context.Context, counts hits.Counts, keys []string) (status int, cut bool, err error) {
 	conn, err := e.connect(ctx)
 	if err != nil {
-		return 0, false, err
+		// A reset may be seen this early, though it came after the connection.
+		return 0, errors.Is(err, syscall.ECONNRESET), err
 	}
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 

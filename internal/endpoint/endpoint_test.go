@@ -33,7 +33,7 @@ func at(t *testing.T, address, secret string) *Endpoint {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(u, u.RequestURI(), secret, time.Minute)
+	return New(u, u.RequestURI(), secret, time.Second)
 }
 
 // listening has script handle each connection to a port of its own, and returns
@@ -275,6 +275,52 @@ func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 	}
 }
 
+// What may be accepted in parts: a batch that is answered with 413, or whose
+// connection is cut before all of it was written. Nothing else is.
+func TestTooLarge(t *testing.T) {
+	one, oneKey := counts(map[string]int64{"a": 1})
+	all, allKeys := many(t)
+	const answer413 = "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+	for name, test := range map[string]struct {
+		counts hits.Counts
+		keys   []string
+		script func(net.Conn)
+		want   bool
+	}{
+		"413":                      {one, oneKey, answering(answer413), true},
+		"413 before it is read":    {all, allKeys, func(conn net.Conn) { conn.Read(make([]byte, 1)); io.WriteString(conn, answer413); reset(conn) }, true},
+		"closed before it is read": {all, allKeys, func(net.Conn) {}, true},
+		"reset before it is read":  {all, allKeys, reset, true},
+		"closed after it was read": {all, allKeys, answering(""), false},
+		"500":                      {one, oneKey, answering("HTTP/1.1 500 Oops\r\n\r\n"), false},
+		"503 before it is read": {all, allKeys, func(conn net.Conn) {
+			conn.Read(make([]byte, 1))
+			io.WriteString(conn, "HTTP/1.1 503 Busy\r\n\r\n")
+			reset(conn)
+		}, false},
+		"reset after it was read":   {all, allKeys, func(conn net.Conn) { readRequest(conn); reset(conn) }, false},
+		"no HTTP after it was read": {all, allKeys, answering("hello\r\n"), false},
+	} {
+		err := at(t, listening(t, test.script), "").Send(t.Context(), test.counts, test.keys)
+		if got := errors.Is(err, ErrTooLarge); got != test.want || err == nil {
+			t.Errorf("%s: too large is %v, want %v (%v)", name, got, test.want, err)
+		}
+	}
+
+	// A connection that is refused, and a stop, say nothing of the size.
+	closed, _ := net.Listen("tcp", "127.0.0.1:0")
+	closed.Close()
+	if err := at(t, "http://"+closed.Addr().String(), "").Send(t.Context(), all, allKeys); err == nil || errors.Is(err, ErrTooLarge) {
+		t.Errorf("refused: %v", err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		e := piped(t, func(conn net.Conn) { <-time.After(time.Hour) })
+		if err := e.Send(t.Context(), all, allKeys); err == nil || errors.Is(err, ErrTooLarge) {
+			t.Errorf("no answer: %v", err)
+		}
+	})
+}
+
 // piped returns an endpoint whose connections, in a bubble, are to script.
 func piped(t *testing.T, script func(net.Conn)) *Endpoint {
 	e := at(t, "http://application", "")
@@ -307,6 +353,13 @@ func TestTimeouts(t *testing.T) {
 		began := time.Now()
 		expectError(t, piped(t, hang).Send(t.Context(), c, keys), "cannot connect to endpoint : no answer within 1m0s")
 		expectDuration(t, began, time.Minute)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		e := piped(t, hang)
+		e.timeout = New(&url.URL{}, "/", "", time.Hour).timeout
+		began := time.Now()
+		expectError(t, e.Send(t.Context(), c, keys), "cannot connect to endpoint : no answer within 1h0m0s")
+		expectDuration(t, began, time.Hour)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		e := piped(t, hang)

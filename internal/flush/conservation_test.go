@@ -209,7 +209,7 @@ func conserve(t *testing.T, seed uint64, met map[string]int) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	app := &hostile{random: rand.New(rand.NewPCG(seed, 2)), saved: make(map[string]int64), met: met}
 	interval := time.Duration(1+random.IntN(90)) * time.Second
-	target := endpoint.New(&url.URL{Scheme: "http", Host: "application"}, "/", "", max(interval, time.Minute))
+	target := endpoint.New(&url.URL{Scheme: "http", Host: "application"}, "/", "", interval)
 	target.Dial = app.dial
 	store := hits.NewStore(int64(500 + random.IntN(20000)))
 	var stdout, stderr strings.Builder

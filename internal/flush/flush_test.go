@@ -321,6 +321,21 @@ func TestFullStoreIsFlushedAtOnce(t *testing.T) {
 	})
 }
 
+// Hits that found no room are told of at a stop as well, when all that was held
+// is delivered already.
+func TestStopTellsOfHitsThatWereRefused(t *testing.T) {
+	app := &application{}
+	f, _, _, stderr := newFlusher(app)
+	f.Store = hits.NewStore(1)
+	f.Store.Record("a")
+	<-f.Store.Full()
+	stopped := make(chan struct{})
+	close(stopped)
+	f.Run(t.Context(), stopped, nil)
+	app.expect(t)
+	expectOutput(t, stderr, "pixel-ping: 1 hits of new keys were not counted, as there was no room for more keys (maxmemory)\n")
+}
+
 func TestStopWaitsForARunningFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		app := &application{latency: 5 * time.Second}

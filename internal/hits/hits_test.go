@@ -170,6 +170,29 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// What comes back takes its room again, whether it is more or less than what has
+// come in since.
+func TestLimitAfterAMerge(t *testing.T) {
+	for name, since := range map[string]int{"less since": 1, "more since": 3} {
+		s := NewStore(4 * cost("a1"))
+		for i := range 4 - since {
+			s.Record(fmt.Sprint("a", i))
+		}
+		taken := s.Take()
+		for i := range since {
+			s.Record(fmt.Sprint("b", i))
+		}
+		s.Merge(taken)
+		s.Record("c0")
+		if got := s.Refused(); got != 1 {
+			t.Errorf("%s: there is room for a fifth key", name)
+		}
+		if got := len(s.Take()); got != 4 {
+			t.Errorf("%s: %d keys are held, want 4", name, got)
+		}
+	}
+}
+
 // The limit is on bytes: long keys take more of it.
 func TestLimitCountsTheKeys(t *testing.T) {
 	s := NewStore(1 << 20)
