@@ -62,15 +62,20 @@ func TestMemoryLimit(t *testing.T) {
 
 // run ends with its context as with a signal: what is held is delivered.
 func TestEndOfTheContext(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	t.Setenv("GOMEMLIMIT", "")
 	app := newApplication(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	stdout, stderr := rig.NewOutput(), rig.NewOutput()
 	status := make(chan int, 1)
-	config := settings(t, map[string]any{"endpoint": app.URL})
+	config := settings(t, map[string]any{"endpoint": app.URL, "maxmemory": 50})
 	go func() { status <- run(ctx, []string{config}, stdout, stderr) }()
 	d := &process{url: strings.TrimPrefix(stdout.WaitLine(t, 0, "Serving"), "Serving the pixel at ")}
 	d.hit(t, "key=a")
+	if got := debug.SetMemoryLimit(-1); got != 132<<20 {
+		t.Errorf("the limit of the memory is %d MB, want 132", got>>20)
+	}
 	cancel()
 	app.expect(t, "json=%7B%22a%22%3A1%7D")
 	if got := <-status; got != 0 {
