@@ -44,6 +44,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"pixel-ping/internal/cert"
@@ -55,13 +56,6 @@ import (
 )
 
 const version = "1.0.0"
-
-const (
-	stopTimeout = 6500 * time.Millisecond // for a stop to deliver what is held
-	quietTime   = 2 * time.Second         // of these, for requests that are running
-	logTime     = 2 * time.Second         // after these, to log what was not delivered
-	lastMoment  = 300 * time.Millisecond  // for the last line, if the log hangs
-)
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
@@ -91,7 +85,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	// A log that nobody reads does not keep the process from ending.
 	printed := make(chan struct{})
 	go func() {
-		fmt.Fprintf(stderr, "pixel-ping: %v\n", err)
+		line := strings.ReplaceAll(err.Error(), "\n", `\n`) // as there may be in a file's name
+		fmt.Fprintf(stderr, "pixel-ping: %s\n", line)
 		close(printed)
 	}()
 	select {
@@ -173,52 +168,15 @@ func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
 		server.Close()
 	}
 	close(stopped)
-	promised := conf.Endpoint != nil && !conf.Discard
-	if !within(delivery, flushed) {
-		if promised && err == nil {
-			err = errors.New("not all hits were delivered, and there was no time to log them")
-		}
-		return err
-	}
-	if left := store.Take(); promised && len(left) > 0 {
-		undelivered := fmt.Errorf("%d hits of %d keys were not delivered; the log has them", left.Hits(), len(left))
-		if err != nil {
-			undelivered = fmt.Errorf("%w; %w", err, undelivered)
-		}
-		return undelivered
+	ended := within(delivery, flushed)
+	switch left := store.Take(); {
+	case conf.Endpoint == nil || conf.Discard: // Nothing was promised.
+	case !ended:
+		err = join(err, "not all hits were delivered, and there was no time to log them")
+	case len(left) > 0:
+		err = join(err, fmt.Sprintf("%d hits of %d keys were not delivered; the log has them", left.Hits(), len(left)))
 	}
 	return err
-}
-
-// bound makes sure that a stop comes to its end: the delivery is abandoned when
-// time is up, or at once when stop receives a second signal.
-func bound(delivery context.Context, abandon context.CancelCauseFunc, stop <-chan os.Signal) {
-	go func() {
-		select {
-		case <-stop:
-			abandon(errors.New("stopped by a second signal"))
-		case <-time.After(stopTimeout):
-			abandon(errors.New("stopped before there was an answer"))
-		case <-delivery.Done():
-		}
-	}()
-}
-
-// within waits for flushed, and reports whether that came before the delivery
-// was abandoned, or soon after it. It does not if the flusher hangs in writing
-// the log to a pipe that nobody reads.
-func within(delivery context.Context, flushed <-chan struct{}) bool {
-	select {
-	case <-flushed:
-		return true
-	case <-delivery.Done():
-	}
-	select {
-	case <-flushed:
-		return true
-	case <-time.After(logTime):
-		return false
-	}
 }
 
 // boundMemory has the garbage collector keep the process to about twice what the

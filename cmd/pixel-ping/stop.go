@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// A stop takes less than the 10 seconds after which container engines kill.
+const (
+	stopTimeout = 6500 * time.Millisecond // for a stop to deliver what is held
+	quietTime   = 2 * time.Second         // of these, for requests that are running
+	logTime     = 2 * time.Second         // after these, to log what was not delivered
+	lastMoment  = 300 * time.Millisecond  // for the last line, if the log hangs
+)
+
+// bound makes sure that a stop comes to its end: the delivery is abandoned when
+// time is up, or at once when stop receives a second signal.
+func bound(delivery context.Context, abandon context.CancelCauseFunc, stop <-chan os.Signal) {
+	go func() {
+		select {
+		case <-stop:
+			abandon(errors.New("stopped by a second signal"))
+		case <-time.After(stopTimeout):
+			abandon(errors.New("stopped before there was an answer"))
+		case <-delivery.Done():
+		}
+	}()
+}
+
+// within waits for flushed, and reports whether that came before the delivery
+// was abandoned, or soon after it. It does not if the flusher hangs in writing
+// the log to a pipe that nobody reads.
+func within(delivery context.Context, flushed <-chan struct{}) bool {
+	select {
+	case <-flushed:
+		return true
+	case <-delivery.Done():
+	}
+	select {
+	case <-flushed:
+		return true
+	case <-time.After(logTime):
+		return false
+	}
+}
+
+// join adds what is to be said to an error that may be nil, on the same line.
+func join(err error, text string) error {
+	if err == nil {
+		return errors.New(text)
+	}
+	return fmt.Errorf("%w; %s", err, text)
+}
