@@ -18,6 +18,7 @@ import (
 // TestExampleApplication runs the application that the README has people start
 // their own from.
 func TestExampleApplication(t *testing.T) {
+	t.Parallel()
 	program := filepath.Join(t.TempDir(), "application")
 	if text, err := exec.Command("go", "build", "-o", program, "../../testdata/application").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)

@@ -122,6 +122,7 @@ func (a *application) expect(t *testing.T, want string) {
 }
 
 func TestCommandLine(t *testing.T) {
+	t.Parallel()
 	const usage = "Usage: pixel-ping path/to/config.json\n"
 	directory := t.TempDir()
 	text := func(text string) string {
@@ -175,6 +176,7 @@ func refused(t *testing.T, values map[string]any) string {
 }
 
 func TestStartThatFails(t *testing.T) {
+	t.Parallel()
 	taken := start(t, nil)
 	port := strings.TrimPrefix(taken.address(), "127.0.0.1:")
 	for name, test := range map[string]struct {

@@ -52,6 +52,7 @@ func exchange(t *testing.T, d *process, request string, answers int) (statuses [
 // What net/http decides before or after the handler, in which it is to be as
 // Node is.
 func TestRawRequests(t *testing.T) {
+	t.Parallel()
 	app := newApplication(t)
 	d := start(t, map[string]any{"endpoint": app.URL})
 	const host = " HTTP/1.1\r\nHost: x\r\n"
@@ -98,6 +99,7 @@ func TestRawRequests(t *testing.T) {
 
 // The connection is kept, and what is sent does not show in the log.
 func TestKeptConnection(t *testing.T) {
+	t.Parallel()
 	d := start(t, nil)
 	const hit = "GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\n"
 	if got := exchange(t, d, strings.Repeat(hit, 1000), 1000); len(got) != 1000 {
@@ -132,6 +134,7 @@ func TestLocalhostIsBoundOnEveryAddress(t *testing.T) {
 }
 
 func TestHTTPS(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	client := &http.Client{Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: rig.WriteCertificate(t, folder)},

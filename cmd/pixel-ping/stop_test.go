@@ -52,6 +52,7 @@ func TestFailedFlush(t *testing.T) {
 }
 
 func TestStopDelivers(t *testing.T) {
+	t.Parallel()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(s.String(), func(t *testing.T) {
 			app := newApplication(t)
@@ -79,6 +80,7 @@ func TestStopWithNothingHeld(t *testing.T) {
 }
 
 func TestStopThatCanNotDeliver(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		values map[string]any
 		status int
@@ -194,6 +196,7 @@ func waitForStop(t *testing.T, d *process) {
 // Every hit that was answered is delivered, however many are under way when the
 // daemon is stopped.
 func TestStopUnderLoad(t *testing.T) {
+	t.Parallel()
 	app := newApplication(t)
 	d := start(t, map[string]any{"endpoint": app.URL, "interval": 0.05})
 	var answered atomic.Int64
@@ -232,6 +235,7 @@ func TestStopUnderLoad(t *testing.T) {
 
 // A client that is slow to send its request does not keep the daemon.
 func TestStopWithASlowClient(t *testing.T) {
+	t.Parallel()
 	app := newApplication(t)
 	d := start(t, map[string]any{"endpoint": app.URL})
 	d.hit(t, "key=a")
@@ -277,6 +281,7 @@ func startPiped(t *testing.T, values map[string]any) (*process, *os.File) {
 
 // A log whose reader has gone does not end the daemon, nor lose a hit.
 func TestLogThatNobodyReads(t *testing.T) {
+	t.Parallel()
 	app := newApplication(t)
 	d, log := startPiped(t, map[string]any{"endpoint": app.URL})
 	log.Close()
@@ -294,6 +299,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 // A log that is not read any more, though somebody holds it open, does not keep
 // the daemon from ending when it is told to.
 func TestStopWhileTheLogHangs(t *testing.T) {
+	t.Parallel()
 	d, _ := startPiped(t, map[string]any{"endpoint": "http://127.0.0.1:1"})
 	for i := range 10 {
 		d.hit(t, fmt.Sprintf("key=%d%s", i, strings.Repeat("x", 12000)))

@@ -1,9 +1,7 @@
 package config
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"net/url"
@@ -16,43 +14,6 @@ import (
 
 	"pixel-ping/internal/node"
 )
-
-// object decodes a JSON object. The error of a text that is not JSON says where.
-func object(text []byte) (map[string]any, error) {
-	if len(bytes.TrimSpace(text)) == 0 {
-		return nil, errors.New("the file is empty")
-	}
-	var value any
-	if err := json.Unmarshal(text, new(json.RawMessage)); err != nil {
-		return nil, located(text, err)
-	}
-	// As json.Number, since a number may be written that no float64 can hold.
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	if err := decoder.Decode(&value); err != nil {
-		return nil, err
-	}
-	values, ok := value.(map[string]any)
-	if !ok {
-		return nil, fmt.Errorf("want a JSON object (got %s)", kindOf(value))
-	}
-	return values, nil
-}
-
-// located adds the line and column, in characters from 1, to a syntax error.
-func located(text []byte, err error) error {
-	var syntax *json.SyntaxError
-	if !errors.As(err, &syntax) {
-		return err
-	}
-	before := text[:max(syntax.Offset-1, 0)]
-	if strings.HasPrefix(syntax.Error(), "unexpected end") {
-		before = text
-	}
-	line := bytes.Count(before, []byte("\n")) + 1
-	column := utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1
-	return fmt.Errorf("line %d, column %d: %w", line, column, err)
-}
 
 // settings are read one by one, each as the type that it should have. A setting
 // that was read is gone from values, so that the unknown ones are left in the
@@ -242,23 +203,4 @@ func number(value any) (float64, bool) {
 		return node.Number(value)
 	}
 	return 0, false
-}
-
-// A kind says what a value is, in the place of the value.
-type kind string
-
-func kindOf(value any) kind {
-	switch value.(type) {
-	case nil:
-		return "null"
-	case bool:
-		return "true or false"
-	case string:
-		return "a string"
-	case json.Number:
-		return "a number"
-	case []any:
-		return "an array"
-	}
-	return "an object"
 }

@@ -38,7 +38,7 @@ var Differences = []Difference{
 	{"endpoint that hangs", "the counts of the flush are lost", "a failure after 60 seconds or one interval, whichever is longer", "no count is lost", "it takes a minute"},
 	{"answer and reset", "a 200 before a reset is sent again, a 500 before a reset doubles the counts", "the status line decides, once", "no count is lost or doubled", ""},
 	{"101", "the counts are lost", "a failure", "no count is lost", ""},
-	{"informative reasons", "some reasons are empty or Node's own words", "Go's words, but for `ECONNREFUSED`, `ECONNRESET`, `ENOTFOUND` and `socket hang up`", "the system's words differ", ""},
+	{"reasons of a failed connection", "some reasons are empty or Node's own words", "Go's words, but for `ECONNREFUSED`, `ECONNRESET`, `ENOTFOUND` and `socket hang up`", "the system's words differ", ""},
 	{"one flush at a time", "flushes overlap", "a flush waits for the one before it", "an application that is slow is not called twice at once", ""},
 
 	// The log and the command line.
@@ -48,7 +48,7 @@ var Differences = []Difference{
 	{"configuration that can not be read", "a stack trace", "one line with the file, and for JSON line and column", "to be read by people", ""},
 
 	// Start and stop.
-	{"senseless settings", "no `interval` flushes each millisecond, no `port` takes any, `\"discard\": \"false\"` is true, an `endpoint` that is no URL posts elsewhere, an empty secret in an odd type is none", "refused, exit 1", "they are mistakes", ""},
+	{"senseless settings", "no `interval` flushes each millisecond, no `port` takes any, `\"discard\": \"false\"` is true, an `endpoint` that is no URL posts elsewhere", "refused, exit 1", "they are mistakes", ""},
 	{"long intervals", "above 24.8 days: each millisecond", "as long as it says", "Node's timers overflow", ""},
 	{"unknown settings", "ignored", "ignored, with a warning", "they may be misspelt", ""},
 	{"port taken", "lives on without a server", "exit 1", "whoever started it learns of it", ""},

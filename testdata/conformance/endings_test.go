@@ -99,7 +99,7 @@ func TestEndings(t *testing.T) {
 			{"close", "", rig.Answer("")},
 			{"reset", "", rig.Reset},
 			{"refused", "", nil},
-			{"no HTTP", "informative reasons", rig.Answer("SSH-2.0\r\n")},
+			{"no HTTP", "reasons of a failed connection", rig.Answer("SSH-2.0\r\n")},
 			{"101", "101", rig.Answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")},
 			{"200 and a reset", "answer and reset", answerAndReset("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsa")},
 			{"500 and a reset", "answer and reset", answerAndReset("HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\nso")},
