@@ -28,21 +28,23 @@ test: ## check formatting, vet, and run all tests
 		set -x; go test ./...; \
 	fi
 
-# The original, and the compiler for its own test.
+# The original, the Node that it is compared on, and the compiler for its own
+# test.
 ORIGINAL = .build/original
 $(ORIGINAL)/node_modules/pixel-ping:
 	@command -v npm >/dev/null || { echo "npm is missing; it comes with Node (Debian: nodejs npm)."; exit 1; }
 	@mkdir -p $(ORIGINAL)
-	npm install --prefix $(ORIGINAL) --no-save --no-package-lock --no-audit --no-fund pixel-ping@0.1.6 coffeescript@2.7.0
+	npm install --prefix $(ORIGINAL) --no-save --no-package-lock --no-audit --no-fund pixel-ping@0.1.6 coffeescript@2.7.0 node@20.20.2
 
-CONFORMANCE = ORIGINAL="$(CURDIR)/$(ORIGINAL)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v ./testdata/conformance
+CONFORMANCE = PATH="$(CURDIR)/$(ORIGINAL)/node_modules/.bin:$$PATH" ORIGINAL="$(CURDIR)/$(ORIGINAL)" PIXEL_PING="$(CURDIR)/pixel-ping" \
+	go test -count=1 -v ./testdata/conformance
 
 .PHONY: conformance
-conformance: build $(ORIGINAL)/node_modules/pixel-ping ## compare with the original, byte for byte (needs Node and npm); SEED=n repeats a run
+conformance: build $(ORIGINAL)/node_modules/pixel-ping ## compare with the original, byte for byte (needs npm); SEED=n repeats a run
 	$(CONFORMANCE)
 
 .PHONY: record
-record: build $(ORIGINAL)/node_modules/pixel-ping ## record what the original answers to testdata/vectors (needs Node and npm)
+record: build $(ORIGINAL)/node_modules/pixel-ping ## record what the original answers to testdata/vectors (needs npm)
 	RECORD="$(CURDIR)/testdata/vectors" $(CONFORMANCE) -run TestRecord
 
 SOAKTIME ?= 60s

@@ -392,12 +392,18 @@ func TestLongAnswers(t *testing.T) {
 	for name, answer := range map[string]func(io.Writer){
 		"endless body": func(w io.Writer) {
 			io.WriteString(w, "HTTP/1.1 200 OK\r\n\r\n")
-			for _, err := io.WriteString(w, "x"); err == nil; _, err = io.WriteString(w, "x") {
+			for kilobyte := strings.Repeat("x", 1024); ; {
+				if _, err := io.WriteString(w, kilobyte); err != nil {
+					return
+				}
 			}
 		},
 		"endless headers": func(w io.Writer) {
 			io.WriteString(w, "HTTP/1.1 200 OK\r\n")
-			for _, err := io.WriteString(w, "x: y\r\n"); err == nil; _, err = io.WriteString(w, "x: y\r\n") {
+			for headers := strings.Repeat("x: y\r\n", 100); ; {
+				if _, err := io.WriteString(w, headers); err != nil {
+					return
+				}
 			}
 		},
 		"slow body": func(w io.Writer) {

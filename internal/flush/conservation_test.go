@@ -184,7 +184,7 @@ func (h *hostile) trickle(conn net.Conn, n int) {
 // flushes, signals and misfortune, each hit was delivered, is held, or was told
 // as not counted. None is missing and none is there twice.
 func TestConservation(t *testing.T) {
-	first, schedules := uint64(time.Now().UnixNano()), 300
+	first, schedules := uint64(time.Now().UnixNano()), 200
 	if text := os.Getenv("SEED"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {

@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		fatal("node is missing: ", err)
 	}
+	if !bytes.HasPrefix(node, []byte("v20.")) {
+		fatal("the original is to run on Node 20, not on ", string(node))
+	}
 	ours, err := exec.Command(binary, "--version").Output()
 	if err != nil {
 		fatal("PIXEL_PING=", binary, " is not our binary: ", err)
@@ -59,7 +62,7 @@ func TestMain(m *testing.M) {
 }
 
 func fatal(args ...any) {
-	fmt.Println("FAIL: " + fmt.Sprint(args...))
+	fmt.Println("FAIL: " + strings.TrimSpace(fmt.Sprint(args...)))
 	os.Exit(1)
 }
 
