@@ -159,7 +159,7 @@ func (e *Endpoint) exchange(ctx context.Context, counts hits.Counts, keys []stri
 	}
 	conn.Close()
 	<-written
-	return status, writing != nil, err
+	return status, writing != nil && err != errNotHTTP, err
 }
 
 func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
@@ -179,6 +179,8 @@ func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
 	return conn, err
 }
 
+var errNotHTTP = errors.New("the answer is not HTTP")
+
 var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([0-9]{3})(?: .*)?\r\n$`)
 
 // readStatus returns the status line of the answer and its code. Interim
@@ -191,7 +193,7 @@ func readStatus(answer *bufio.Reader) (line string, status int, err error) {
 		}
 		match := statusLine.FindStringSubmatch(line)
 		if match == nil {
-			return "", 0, errors.New("the answer is not HTTP")
+			return "", 0, errNotHTTP
 		}
 		status, _ = strconv.Atoi(match[1])
 		if status == http.StatusSwitchingProtocols || status < 100 || status > 199 {
