@@ -50,7 +50,8 @@ record: build $(ORIGINAL)/node_modules/pixel-ping ## record what the original an
 SOAKTIME ?= 60s
 
 .PHONY: soak
-soak: build ## keep a ledger of every hit for SOAKTIME (60s), against a hostile application
+soak: build ## keep a ledger of every hit for SOAKTIME (60s), against a hostile application (needs nginx)
+	@command -v nginx >/dev/null || { echo "nginx is missing (Debian: nginx)."; exit 1; }
 	SOAKTIME=$(SOAKTIME) PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v ./testdata/soak
 
 FUZZTIME ?= 30s
