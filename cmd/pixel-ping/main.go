@@ -27,8 +27,8 @@
 //	sslca     a file with the certificates of its authorities, to complete the chain
 //
 // SIGUSR2 forces a flush (not on Windows). SIGTERM, SIGINT and SIGHUP stop the
-// daemon: it delivers what it holds, within 9 seconds. A second one ends it at
-// once.
+// daemon: it delivers what it holds, within 9 seconds. A second SIGTERM or SIGINT
+// ends it at once.
 //
 // The exit status is 0 after a stop if every hit was delivered, or none was to
 // be: without an endpoint, or with discard. It is 1 if some were not, which
@@ -45,7 +45,6 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"pixel-ping/internal/cert"
 	"pixel-ping/internal/config"
@@ -78,28 +77,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "Usage: pixel-ping path/to/config.json")
 		return 0
 	}
-	err := daemon(ctx, path, stdout, stderr)
-	if err == nil {
-		return 0
-	}
-	// A log that nobody reads does not keep the process from ending.
-	printed := make(chan struct{})
-	go func() {
+	out, errors := &logWriter{w: stdout}, &logWriter{w: stderr}
+	if err := daemon(ctx, path, out, errors); err != nil {
 		line := strings.ReplaceAll(err.Error(), "\n", `\n`) // as there may be in a file's name
-		fmt.Fprintf(stderr, "pixel-ping: %s\n", line)
-		close(printed)
-	}()
-	select {
-	case <-printed:
-	case <-time.After(lastMoment):
+		fmt.Fprintf(errors, "pixel-ping: %s\n", line)
+		return 1
 	}
-	return 1
+	return 0
 }
 
 // daemon builds the way of a hit, announces it, and lives until it is stopped.
 // The original announces before it has listened, and lives on without a server
 // if the port is taken or the certificate does not load.
-func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
+func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 	conf, err := load(path, stderr)
 	if err != nil {
 		return err
@@ -162,6 +152,8 @@ func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
 	}
 
 	bound(delivery, abandon, stop)
+	stdout.hurryAfter(stopTimeout / 2)
+	stderr.hurryAfter(stopTimeout / 2)
 	quiet, cancel := context.WithTimeout(delivery, quietTime)
 	defer cancel()
 	if server.Shutdown(quiet) != nil {
@@ -169,12 +161,12 @@ func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
 	}
 	close(stopped)
 	ended := within(delivery, flushed)
-	switch left := store.Take(); {
+	switch pending := store.Pending(); {
 	case conf.Endpoint == nil || conf.Discard: // Nothing was promised.
 	case !ended:
-		err = join(err, "not all hits were delivered, and there was no time to log them")
-	case len(left) > 0:
-		err = join(err, fmt.Sprintf("%d hits of %d keys were not delivered; the log has them", left.Hits(), len(left)))
+		err = join(err, fmt.Sprintf("up to %d hits were not delivered, and there was no time to log them all", pending))
+	case pending > 0:
+		err = join(err, fmt.Sprintf("%d hits of %d keys were not delivered; the log has them", pending, len(store.Take())))
 	}
 	return err
 }
@@ -185,7 +177,7 @@ func daemon(ctx context.Context, path string, stdout, stderr io.Writer) error {
 // Whoever sets GOMEMLIMIT knows better.
 func boundMemory(maxMemory int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(2*maxMemory + 32<<20)
+		debug.SetMemoryLimit(2*maxMemory + 128<<20)
 	}
 }
 

@@ -50,12 +50,12 @@ func TestMemoryLimit(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
 	t.Setenv("GOMEMLIMIT", "")
 	boundMemory(100 << 20)
-	if got := debug.SetMemoryLimit(-1); got != 232<<20 {
-		t.Errorf("the limit is %d MB, want 232", got>>20)
+	if got := debug.SetMemoryLimit(-1); got != 328<<20 {
+		t.Errorf("the limit is %d MB, want 328", got>>20)
 	}
 	t.Setenv("GOMEMLIMIT", "1GiB")
 	boundMemory(200 << 20)
-	if got := debug.SetMemoryLimit(-1); got != 232<<20 {
+	if got := debug.SetMemoryLimit(-1); got != 328<<20 {
 		t.Errorf("the limit is %d MB, though it was set from outside", got>>20)
 	}
 }
@@ -73,8 +73,8 @@ func TestEndOfTheContext(t *testing.T) {
 	go func() { status <- run(ctx, []string{config}, stdout, stderr) }()
 	d := &process{url: strings.TrimPrefix(stdout.WaitLine(t, 0, "Serving"), "Serving the pixel at ")}
 	d.hit(t, "key=a")
-	if got := debug.SetMemoryLimit(-1); got != 132<<20 {
-		t.Errorf("the limit of the memory is %d MB, want 132", got>>20)
+	if got := debug.SetMemoryLimit(-1); got != 228<<20 {
+		t.Errorf("the limit of the memory is %d MB, want 228", got>>20)
 	}
 	cancel()
 	app.expect(t, "json=%7B%22a%22%3A1%7D")

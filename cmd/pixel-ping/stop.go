@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -13,19 +14,25 @@ const (
 	stopTimeout = 6500 * time.Millisecond // for a stop to deliver what is held
 	quietTime   = 2 * time.Second         // of these, for requests that are running
 	logTime     = 2 * time.Second         // after these, to log what was not delivered
-	lastMoment  = 300 * time.Millisecond  // for the last line, if the log hangs
 )
 
 // bound makes sure that a stop comes to its end: the delivery is abandoned when
-// time is up, or at once when stop receives a second signal.
+// time is up, or at once when stop receives a second signal. SIGHUP is none: a
+// terminal that closes sends it twice, and systemd may after SIGTERM.
 func bound(delivery context.Context, abandon context.CancelCauseFunc, stop <-chan os.Signal) {
 	go func() {
-		select {
-		case <-stop:
-			abandon(errors.New("stopped by a second signal"))
-		case <-time.After(stopTimeout):
-			abandon(errors.New("stopped before there was an answer"))
-		case <-delivery.Done():
+		timeout := time.After(stopTimeout)
+		for {
+			select {
+			case s := <-stop:
+				if s != syscall.SIGHUP {
+					abandon(errors.New("stopped by a second signal"))
+				}
+			case <-timeout:
+				abandon(errors.New("stopped before there was an answer"))
+			case <-delivery.Done():
+				return
+			}
 		}
 	}()
 }

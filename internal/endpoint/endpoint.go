@@ -86,20 +86,24 @@ func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
 	return e
 }
 
-// ErrTooLarge is what an error of Send is, for errors.Is, if the application may
-// take the same counts in parts: it has answered with 413, or has cut the
-// connection before the request was written, as some servers do instead.
-var ErrTooLarge = errors.New("the request is too large")
+// ErrTooLarge and ErrCut are what an error of Send is, for errors.Is, if the
+// application may take the same counts in parts: it has answered with 413, or
+// has cut the connection before it had read the request, as some servers do
+// instead.
+var (
+	ErrTooLarge = errors.New("the request is too large")
+	ErrCut      = errors.New("the connection was cut")
+)
 
 // failure is an error that is worded as the original's log has it.
 type failure struct {
-	message  string
-	tooLarge bool
+	message string
+	kind    error // ErrTooLarge, ErrCut, or nil
 }
 
 func (f *failure) Error() string { return f.message }
 
-func (f *failure) Is(target error) bool { return f.tooLarge && target == ErrTooLarge }
+func (f *failure) Unwrap() error { return f.kind }
 
 // Send posts the counts of keys, in that order, and returns nil if the
 // application took them: if it answered with a status of 200 to 299. An error
@@ -120,10 +124,14 @@ func (e *Endpoint) Send(ctx context.Context, counts hits.Counts, keys []string) 
 		err, cut = context.Cause(ctx), false
 	}
 	switch {
+	case cut:
+		return &failure{"cannot connect to endpoint : " + reason(err), ErrCut}
 	case err != nil:
-		return &failure{"cannot connect to endpoint : " + reason(err), cut}
+		return &failure{"cannot connect to endpoint : " + reason(err), nil}
+	case status == http.StatusRequestEntityTooLarge:
+		return &failure{fmt.Sprintf("flush failed with code:%d", status), ErrTooLarge}
 	case status < 200 || status > 299:
-		return &failure{fmt.Sprintf("flush failed with code:%d", status), status == http.StatusRequestEntityTooLarge}
+		return &failure{fmt.Sprintf("flush failed with code:%d", status), nil}
 	}
 	return nil
 }
@@ -131,14 +139,15 @@ func (e *Endpoint) Send(ctx context.Context, counts hits.Counts, keys []string) 
 // exchange makes one connection, since one that was kept from the last flush
 // could be closed from the other end just now, writes the request while it
 // reads the answer, and returns the answer's status. With an error it reports
-// whether the connection was cut while the request was being written.
+// whether the connection was cut before the request was read.
 func (e *Endpoint) exchange(ctx context.Context, counts hits.Counts, keys []string) (status int, cut bool, err error) {
-	conn, err := e.connect(ctx)
+	conn, raw, err := e.connect(ctx)
 	if err != nil {
 		// A reset may be seen this early, though it came after the connection.
-		return 0, errors.Is(err, syscall.ECONNRESET), err
+		return 0, e.tls == nil && errors.Is(err, syscall.ECONNRESET), err
 	}
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	// Without TLS's farewell, which may take its time.
+	defer context.AfterFunc(ctx, func() { raw.Close() })()
 
 	var writing error
 	written := make(chan struct{})
@@ -159,24 +168,30 @@ func (e *Endpoint) exchange(ctx context.Context, counts hits.Counts, keys []stri
 	}
 	conn.Close()
 	<-written
-	return status, writing != nil && err != errNotHTTP, err
+	// What was written may be on its way still. It was not read if the other end
+	// resets the connection, which is what closing it does then.
+	unread := writing != nil || errors.Is(err, syscall.ECONNRESET)
+	return status, err != nil && unread && err != errNotHTTP, err
 }
 
-func (e *Endpoint) connect(ctx context.Context) (net.Conn, error) {
+// connect returns a connection, and the one that it is made over, which with TLS
+// is another.
+func (e *Endpoint) connect(ctx context.Context) (conn, raw net.Conn, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %v", connectTimeout))
 	defer cancel()
-	conn, err := e.Dial(ctx, "tcp", e.address)
+	raw, err = e.Dial(ctx, "tcp", e.address)
+	conn = raw
 	if err == nil && e.tls != nil {
-		secure := tls.Client(conn, e.tls)
+		secure := tls.Client(raw, e.tls)
 		if err = secure.HandshakeContext(ctx); err != nil {
-			conn.Close()
+			raw.Close()
 		}
 		conn = secure
 	}
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return conn, err
+	return conn, raw, err
 }
 
 var errNotHTTP = errors.New("the answer is not HTTP")

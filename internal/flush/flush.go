@@ -4,12 +4,12 @@ package flush
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +21,7 @@ import (
 
 // A Sender delivers the counts of keys, in that order. It returns nil if they
 // were accepted, and else an error that is worded for the log, which is
-// endpoint.ErrTooLarge if they may be accepted in parts.
+// endpoint.ErrTooLarge or endpoint.ErrCut if they may be accepted in parts.
 type Sender interface {
 	Send(ctx context.Context, counts hits.Counts, keys []string) error
 }
@@ -48,6 +48,12 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 	defer ticker.Stop()
 	for {
 		select {
+		case <-stopped:
+			f.last(ctx)
+			return
+		default:
+		}
+		select {
 		case <-ticker.C:
 			f.Flush(ctx)
 		case <-forced:
@@ -56,15 +62,17 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 		case <-f.Store.Full():
 			f.Flush(ctx)
 		case <-stopped:
-			// An empty flush tells the application that the daemon lives, so
-			// there is none at the end.
-			if counts := f.Store.Take(); len(counts) > 0 {
-				f.deliver(ctx, counts)
-			}
-			f.tellRefused()
-			return
 		}
 	}
+}
+
+// last delivers what is left at a stop. An empty flush tells the application
+// that the daemon lives, so there is none then.
+func (f *Flusher) last(ctx context.Context) {
+	if counts := f.Store.Take(); len(counts) > 0 {
+		f.deliver(ctx, counts)
+	}
+	f.tellRefused()
 }
 
 // Flush logs all counts and delivers them (the original's flush), even if there
@@ -83,11 +91,19 @@ func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) {
 		f.Store.Merge(counts)
 		return
 	}
-	err := f.send(ctx, counts, keys)
-	if f.Discard {
-		clear(counts)
+	left, err := f.send(ctx, counts, keys, new(int))
+	switch {
+	case f.Discard:
+		f.Store.Merge(nil)
+	case len(left) == len(keys):
+		f.Store.Merge(counts)
+	default:
+		some := make(hits.Counts, len(left))
+		for _, key := range left {
+			some[key] = counts[key]
+		}
+		f.Store.Merge(some)
 	}
-	f.Store.Merge(counts)
 	if err != nil {
 		// The reason may have the words of the other end, as of its certificate.
 		fmt.Fprintf(f.Stderr, "--- %s\n", escape(err.Error()))
@@ -96,29 +112,45 @@ func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) {
 	fmt.Fprintln(f.Stdout, "--- flushed ---")
 }
 
-// send delivers the counts of keys, and takes what was accepted out of counts.
+// maxCuts is how many single keys in a row may have the connection cut. It is
+// not for their size, then: nobody serves behind what accepts the connections.
+const maxCuts = 8
+
+// send delivers the counts of keys, and returns the keys that were not accepted.
 // What is too large for the application, as batches grow to be when it was down
 // for long, is sent in halves, and these in halves, down to single keys: one
 // that is refused alone does not keep back the others. (The original sends the
 // same batch again, and it only grows.) Any other failure ends it, since the
-// rest would fare no better. The error is the first there was.
-func (f *Flusher) send(ctx context.Context, counts hits.Counts, keys []string) error {
-	err := f.Endpoint.Send(ctx, counts, keys)
-	if err == nil {
-		for _, key := range keys {
-			delete(counts, key)
+// rest would fare no better; it is the error then, and else the first one is.
+func (f *Flusher) send(ctx context.Context, counts hits.Counts, keys []string, cuts *int) (left []string, err error) {
+	err = f.Endpoint.Send(ctx, counts, keys)
+	switch {
+	case err == nil:
+		*cuts = 0
+		return nil, nil
+	case !inParts(err):
+		return keys, err
+	case len(keys) < 2:
+		if *cuts++; errors.Is(err, endpoint.ErrCut) && *cuts >= maxCuts {
+			err = errors.New(err.Error())
 		}
-		return nil
-	}
-	if len(keys) < 2 || !errors.Is(err, endpoint.ErrTooLarge) {
-		return err
+		return keys, err
 	}
 	half := len(keys) / 2
-	err = f.send(ctx, counts, keys[:half])
-	if err != nil && !errors.Is(err, endpoint.ErrTooLarge) {
-		return err
+	left, err = f.send(ctx, counts, keys[:half], cuts)
+	if err != nil && !inParts(err) {
+		return slices.Concat(left, keys[half:]), err
 	}
-	return cmp.Or(err, f.send(ctx, counts, keys[half:]))
+	rest, second := f.send(ctx, counts, keys[half:], cuts)
+	if err == nil || second != nil && !inParts(second) {
+		err = second
+	}
+	return slices.Concat(left, rest), err
+}
+
+// inParts reports whether what has failed may be accepted in parts.
+func inParts(err error) bool {
+	return errors.Is(err, endpoint.ErrTooLarge) || errors.Is(err, endpoint.ErrCut)
 }
 
 // tellRefused says how many hits found no room since the last flush.
@@ -132,7 +164,7 @@ func (f *Flusher) tellRefused() {
 // hits whatever becomes of them (the original's log). An error is passed over:
 // a log that nobody reads is no reason to lose the hits.
 func (f *Flusher) log(counts hits.Counts, keys []string) {
-	w := bufio.NewWriterSize(f.Stdout, 64<<10)
+	w := bufio.NewWriterSize(f.Stdout, 8<<10)
 	defer w.Flush()
 	for _, key := range keys {
 		line := strconv.AppendInt(w.AvailableBuffer(), *counts[key], 10)

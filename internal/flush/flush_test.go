@@ -182,12 +182,14 @@ func TestTooLargeIsHalved(t *testing.T) {
 		stderr  string
 		sends   int
 	}{
-		"all of it in parts":      {app: limited{limit: 4}, sends: 3},
-		"down to single keys":     {app: limited{limit: 2}, sends: 7},
-		"one key alone too large": {app: limited{limit: 2, refuses: map[string]error{"k2": endpoint.ErrTooLarge}}, left: map[string]int64{"k2": 1}, stderr: "--- the request is too large\n", sends: 7},
-		"all keys too large":      {app: limited{limit: 1}, left: map[string]int64{"k1": 1, "k2": 1, "k3": 1, "k4": 1}, stderr: "--- the request is too large\n", sends: 7},
-		"trouble on the way":      {app: limited{limit: 2, refuses: map[string]error{"k2": errors.New("flush failed with code:500")}}, left: map[string]int64{"k2": 1, "k3": 1, "k4": 1}, stderr: "--- flush failed with code:500\n", sends: 4},
-		"with discard":            {app: limited{limit: 2, refuses: map[string]error{"k2": endpoint.ErrTooLarge}}, discard: true, stderr: "--- the request is too large\n", sends: 7},
+		"all of it in parts":       {app: limited{limit: 4}, sends: 3},
+		"down to single keys":      {app: limited{limit: 2}, sends: 7},
+		"one key alone too large":  {app: limited{limit: 2, refuses: map[string]error{"k2": endpoint.ErrTooLarge}}, left: map[string]int64{"k2": 1}, stderr: "--- the request is too large\n", sends: 7},
+		"all keys too large":       {app: limited{limit: 1}, left: map[string]int64{"k1": 1, "k2": 1, "k3": 1, "k4": 1}, stderr: "--- the request is too large\n", sends: 7},
+		"trouble on the way":       {app: limited{limit: 2, refuses: map[string]error{"k2": errors.New("flush failed with code:500")}}, left: map[string]int64{"k2": 1, "k3": 1, "k4": 1}, stderr: "--- flush failed with code:500\n", sends: 4},
+		"trouble in a second half": {app: limited{limit: 2, refuses: map[string]error{"k1": endpoint.ErrTooLarge, "k2": errors.New("flush failed with code:503")}}, left: map[string]int64{"k1": 1, "k2": 1, "k3": 1, "k4": 1}, stderr: "--- flush failed with code:503\n", sends: 4},
+		"a key alone that is cut":  {app: limited{limit: 2, refuses: map[string]error{"k2": endpoint.ErrCut}}, left: map[string]int64{"k2": 1}, stderr: "--- the connection was cut\n", sends: 7},
+		"with discard":             {app: limited{limit: 2, refuses: map[string]error{"k2": endpoint.ErrTooLarge}}, discard: true, stderr: "--- the request is too large\n", sends: 7},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, store, stdout, stderr := newFlusher(nil, "k1", "k2", "k3", "k4")
@@ -222,6 +224,27 @@ func TestReasonsDoNotForgeTheLog(t *testing.T) {
 	f, _, _, stderr := newFlusher(app)
 	f.Flush(t.Context())
 	expectOutput(t, stderr, "--- cannot connect to endpoint : x\\u000a--- flushed ---\\u001b\n")
+}
+
+// An application that cuts every connection is not called for each key.
+func TestEveryConnectionIsCut(t *testing.T) {
+	var keys []string
+	refuses := make(map[string]error)
+	for i := range 100 {
+		key := fmt.Sprintf("k%02d", i)
+		keys, refuses[key] = append(keys, key), endpoint.ErrCut
+	}
+	app := &limited{limit: 3, refuses: refuses, received: make(map[string]int64)}
+	f, store, _, stderr := newFlusher(nil, keys...)
+	f.Endpoint = app
+	f.Flush(t.Context())
+	if app.sends > 30 {
+		t.Errorf("%d requests, want 30 at the most", app.sends)
+	}
+	if got := len(store.Take()); got != 100 {
+		t.Errorf("%d keys are held, want 100", got)
+	}
+	expectOutput(t, stderr, "--- the connection was cut\n")
 }
 
 // running starts Run in the bubble of a test. The function it returns stops it
@@ -328,7 +351,6 @@ func TestStopTellsOfHitsThatWereRefused(t *testing.T) {
 	f, _, _, stderr := newFlusher(app)
 	f.Store = hits.NewStore(1)
 	f.Store.Record("a")
-	<-f.Store.Full()
 	stopped := make(chan struct{})
 	close(stopped)
 	f.Run(t.Context(), stopped, nil)

@@ -47,10 +47,13 @@ type Store struct {
 
 	mu      sync.Mutex
 	counts  Counts
-	held    int64 // the cost of counts, in bytes
-	out     int64 // the cost of the batch that is out
-	asked   bool  // a flush was asked for, and has not made room yet
-	refused int64 // hits since the last Refused
+	held    int64  // the cost of counts, in bytes
+	batch   Counts // what is out; only its keys are read here
+	out     int64  // the cost of batch
+	pending int64  // hits that are held or out
+	taken   int64  // of these, hits that are out
+	asked   bool   // a flush was asked for, and has not made room yet
+	refused int64  // hits since the last Refused
 }
 
 // keyCost is what a key costs beside its own length, in bytes: its share of the
@@ -59,8 +62,9 @@ const keyCost = 128
 
 func cost(key string) int64 { return int64(len(key)) + keyCost }
 
-// NewStore returns an empty Store that takes new keys up to limit bytes, or as
-// many again while a batch is out.
+// NewStore returns an empty Store that takes new keys up to limit bytes, and as
+// many again while a batch is out. A quarter of limit beyond that is left for
+// the keys of the batch, so that they go on counting.
 func NewStore(limit int64) *Store {
 	return &Store{limit: limit, full: make(chan struct{}, 1), counts: make(Counts)}
 }
@@ -73,7 +77,11 @@ func (s *Store) Record(key string) {
 	defer s.mu.Unlock()
 	n := s.counts[key]
 	if n == nil {
-		if held := s.held + cost(key); held > s.limit || held+s.out > 2*s.limit {
+		limit := s.limit
+		if s.batch[key] != nil {
+			limit += limit / 4
+		}
+		if held := s.held + cost(key); held > limit || held+s.out > limit+s.limit {
 			s.refuse()
 			return
 		}
@@ -82,13 +90,14 @@ func (s *Store) Record(key string) {
 		s.counts[strings.Clone(key)] = n
 	}
 	*n++
+	s.pending++
 }
 
 // refuse asks for a flush, but not again before one has made room: it would be
 // asked for at each hit while the application is down.
 func (s *Store) refuse() {
 	s.refused++
-	if !s.asked {
+	if !s.asked && s.held > 0 {
 		s.asked = true
 		select {
 		case s.full <- struct{}{}:
@@ -109,28 +118,39 @@ func (s *Store) Refused() int64 {
 	return refused
 }
 
+// Pending returns how many hits are held or out.
+func (s *Store) Pending() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pending
+}
+
 // Take empties the Store and hands what it held to the caller, who owns it
-// until it is merged (the original's reset). It takes constant time, so that no
-// hit waits for a flush.
+// until it is merged, and only reads it until then (the original's reset). It
+// takes constant time, so that no hit waits for a flush.
 func (s *Store) Take() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	taken := s.counts
+	s.batch = s.counts
 	s.counts = make(Counts)
 	s.out, s.held = s.held, 0
-	return taken
+	s.taken = s.pending
+	return s.batch
 }
 
 // Merge ends what Take began: it adds what is left of the batch back to the
 // Store, which owns it from then on (the original's merge). It drops nothing,
 // whether there is room or not.
 func (s *Store) Merge(left Counts) {
-	var bytes int64
-	for key := range left {
+	var bytes, hits int64
+	for key, n := range left {
 		bytes += cost(key)
+		hits += *n
 	}
 	s.mu.Lock()
-	s.out = bytes
+	s.pending -= s.taken - hits
+	s.taken = 0
+	s.batch, s.out = nil, bytes
 	// What is left is mostly the larger: hits have only come in since.
 	if len(s.counts) < len(left) {
 		s.counts, left = left, s.counts

@@ -136,6 +136,9 @@ func TestLimit(t *testing.T) {
 	// While the batch is out there is as much room again, and no more.
 	taken := s.Take()
 	check(t, taken, map[string]int64{"a": 2, "b": 1})
+	if got := s.Pending(); got != 3 {
+		t.Errorf("%d hits are pending, want 3", got)
+	}
 	for _, key := range []string{"a", "e", "f"} {
 		s.Record(key)
 	}
@@ -167,6 +170,44 @@ func TestLimit(t *testing.T) {
 	}
 	if !full(s) {
 		t.Error("a flush is not asked for")
+	}
+}
+
+// The keys of a batch that is out go on counting, though there is no room for
+// new ones.
+func TestKeysOfTheBatchGoOnCounting(t *testing.T) {
+	s := NewStore(8 * cost("a0"))
+	for i := range 8 {
+		s.Record(fmt.Sprint("a", i))
+	}
+	taken := s.Take()
+	for i := range 9 {
+		s.Record(fmt.Sprint("b", i))
+	}
+	s.Record("a0")
+	s.Record("a1")
+	if got := s.Refused(); got != 1 {
+		t.Errorf("%d hits are refused, want 1", got)
+	}
+	if got := s.Pending(); got != 18 {
+		t.Errorf("%d hits are pending, want 18", got)
+	}
+	s.Merge(taken)
+	if got := s.Take(); *got["a0"] != 2 || *got["a1"] != 2 || got.Hits() != 18 {
+		t.Errorf("%d hits of a0 and %d of a1 are held, want 2 and 2", *got["a0"], *got["a1"])
+	}
+	s.Merge(nil)
+	if got := s.Pending(); got != 0 {
+		t.Errorf("%d hits are pending, want none", got)
+	}
+}
+
+// A key for which there is never room does not ask for flushes.
+func TestKeyThatIsTooLong(t *testing.T) {
+	s := NewStore(200)
+	s.Record(strings.Repeat("x", 200))
+	if full(s) || s.Refused() != 1 {
+		t.Error("a flush is asked for that can make no room")
 	}
 }
 
