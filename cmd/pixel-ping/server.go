@@ -32,7 +32,7 @@ func newServer(handler http.Handler, certificate *cert.Certificate, stderr io.Wr
 		WriteTimeout:                 20 * time.Second,
 		// A page's later events find the connection open; Node closes it after 6 s.
 		IdleTimeout: 75 * time.Second,
-		ErrorLog:    log.New(serverLog{stderr}, "", 0),
+		ErrorLog:    log.New(&serverLog{stderr: stderr}, "", 0),
 	}
 	if certificate != nil {
 		server.TLSConfig = &tls.Config{GetCertificate: certificate.Get}
@@ -133,15 +133,18 @@ func serve(server *http.Server, listener net.Listener) error {
 	return server.Serve(listener)
 }
 
-// serverLog passes on what net/http says of the server itself, a line each. The
-// rest is about clients, who could fill the log with it at will: failed
-// handshakes, queries with a semicolon.
+// serverLog passes on what net/http says of the server itself: a line each, and
+// one a second, as descriptors may be short for long. The rest is about clients,
+// who could fill the log with it at will, such as failed handshakes.
 type serverLog struct {
 	stderr io.Writer
+	last   time.Time // of a line; log.Logger writes one at a time
 }
 
-func (l serverLog) Write(message []byte) (int, error) {
-	if bytes.HasPrefix(message, []byte("http: Accept")) || bytes.Contains(message, []byte(": panic serving ")) {
+func (l *serverLog) Write(message []byte) (int, error) {
+	own := bytes.HasPrefix(message, []byte("http: Accept")) || bytes.Contains(message, []byte(": panic serving "))
+	if own && time.Since(l.last) > time.Second {
+		l.last = time.Now()
 		line, _, _ := bytes.Cut(message, []byte("\n"))
 		fmt.Fprintf(l.stderr, "pixel-ping: %s\n", line)
 	}

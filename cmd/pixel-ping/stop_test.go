@@ -167,7 +167,9 @@ func TestBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		delivery, abandon := context.WithCancelCause(t.Context())
-		bound(delivery, abandon, nil)
+		stop := make(chan os.Signal, 1)
+		stop <- syscall.SIGHUP // which is no second signal
+		bound(delivery, abandon, stop)
 		if within(delivery, nil) {
 			t.Error("what never ended is said to have")
 		}
