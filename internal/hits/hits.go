@@ -142,11 +142,11 @@ func (s *Store) Take() Counts {
 // Store, which owns it from then on (the original's merge). It drops nothing,
 // whether there is room or not.
 func (s *Store) Merge(left Counts) {
-	var bytes, hits int64
-	for key, n := range left {
+	var bytes int64
+	for key := range left {
 		bytes += cost(key)
-		hits += *n
 	}
+	hits := left.Hits()
 	s.mu.Lock()
 	s.pending -= s.taken - hits
 	s.taken = 0

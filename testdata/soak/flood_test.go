@@ -14,12 +14,10 @@ import (
 	"pixel-ping/testdata/rig"
 )
 
-// A flood of invented keys, while the application is down, is served; what the
-// daemon holds is bounded; and it says of each hit what became of it.
-func TestFlood(t *testing.T) {
-	t.Parallel()
-	const keys = 400_000
-	daemon, address := start(t, "", map[string]any{"endpoint": "http://127.0.0.1:" + rig.FreePort(t), "interval": 1, "maxmemory": 10})
+// flood makes a hit for each of many keys that end alike, one behind the other on
+// one connection, and waits until all are answered.
+func flood(t *testing.T, address string, keys int, ending string) {
+	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +26,7 @@ func TestFlood(t *testing.T) {
 	go func() {
 		w := bufio.NewWriter(conn)
 		for i := range keys {
-			fmt.Fprintf(w, "GET /pixel.gif?key=%d HTTP/1.1\r\nHost: x\r\n\r\n", i)
+			fmt.Fprintf(w, "GET /pixel.gif?key=%d%s HTTP/1.1\r\nHost: x\r\n\r\n", i, ending)
 		}
 		w.Flush()
 	}()
@@ -40,6 +38,15 @@ func TestFlood(t *testing.T) {
 		}
 		io.Copy(io.Discard, answer.Body)
 	}
+}
+
+// A flood of invented keys, while the application is down, is served; what the
+// daemon holds is bounded; and it says of each hit what became of it.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	const keys = 400_000
+	daemon, address := start(t, "", map[string]any{"endpoint": "http://127.0.0.1:" + rig.FreePort(t), "interval": 1, "maxmemory": 10})
+	flood(t, address, keys, "")
 	if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", daemon.Cmd.Process.Pid)); err == nil {
 		for line := range strings.Lines(string(status)) {
 			var kilobytes int

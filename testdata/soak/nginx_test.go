@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -81,26 +80,7 @@ func TestTooLargeForNginx(t *testing.T) {
 
 	daemon, address := start(t, "", map[string]any{"endpoint": "http://127.0.0.1:" + port + "/save"})
 	const keys = 40000
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	go func() {
-		w := bufio.NewWriter(conn)
-		for i := range keys {
-			fmt.Fprintf(w, "GET /pixel.gif?key=%d%s HTTP/1.1\r\nHost: x\r\n\r\n", i, strings.Repeat("x", 80))
-		}
-		w.Flush()
-	}()
-	r := bufio.NewReader(conn)
-	for range keys {
-		answer, err := http.ReadResponse(r, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.Copy(io.Discard, answer.Body)
-	}
+	flood(t, address, keys, strings.Repeat("x", 80))
 	daemon.Signal(t, syscall.SIGUSR2)
 	daemon.Stdout.WaitLine(t, 0, "--- flushed ---")
 	if len(saved) != keys || sum(saved) != keys || requests < 4 {
