@@ -38,8 +38,8 @@ func bound(delivery context.Context, abandon context.CancelCauseFunc, stop <-cha
 }
 
 // within waits for flushed, and reports whether that came before the delivery
-// was abandoned, or soon after it. It does not if the flusher hangs in writing
-// the log to a pipe that nobody reads.
+// was abandoned, or soon after it. It does not if there is more left to log than
+// there is time for.
 func within(delivery context.Context, flushed <-chan struct{}) bool {
 	select {
 	case <-flushed:
