@@ -46,7 +46,7 @@ func validURL(target string) bool {
 	}
 	return absolute && strings.Trim(scheme, letters) == "" &&
 		strings.Trim(authority, letters+"0123456789-_.!~*'()%;:&=+$,@[]") == "" &&
-		strings.Count(authority, "@") <= 1
+		!strings.Contains(authority, "@@")
 }
 
 const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

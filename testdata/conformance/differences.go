@@ -23,7 +23,7 @@ var Differences = []Difference{
 
 	// Which requests are answered, and how.
 	{"targets that net/http refuses", "404, or the pixel without a key: a broken escape in the path or in the fragment, a host that is none", "400", "net/http reads the target before any handler can; these are not counted in either, but for hosts such as `[::1].`", ""},
-	{"targets that Node trips over", "no answer at all", "400 or 404", "Node's URL parser throws an exception", ""},
+	{"targets that Node trips over", "no answer at all", "answered: with 400 or 404, or by the path behind a host that is none", "Node's URL parser throws an exception", ""},
 	{"user and host in the path", "`//user@host/pixel.gif` is counted", "404", "by accident: Node takes the path for a host", ""},
 	{"other schemes", "`ftp://host/pixel.gif` is counted", "404", "by accident", ""},
 	{"malformed requests", "some are counted: an empty line first, two spaces, two Host headers, a Host that is none, HTTP/0.9 and HTTP/2.0 in plain text, unknown transfer codings, an unknown Expect over HTTP/1.0", "others are: lines that end in LF, HTTP/1.2, folded headers, a length beside chunks or another, an empty Expect", "it is what net/http's parser lets through; no browser sends them", ""},

@@ -40,7 +40,7 @@ func explain(target string, theirs, ours outcome) string {
 	rejected := ours.status == "400" || ours.status == "404"
 	absolute := strings.Contains(strings.SplitN(target, "?", 2)[0], "://")
 	switch {
-	case uncounted && theirs.status == "" && rejected:
+	case theirs.status == "" && theirs.counts == none && (absolute || uncounted && rejected):
 		return "targets that Node trips over"
 	case uncounted && (theirs.status == "404" || theirs.status == "200") && ours.status == "400" && err != nil:
 		return "targets that net/http refuses"

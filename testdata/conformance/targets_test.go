@@ -33,6 +33,7 @@ var curated = []struct {
 		"http://user:pw@host/pixel.gif?key=a", "http://host?key=/pixel.gif", "http://host", "http://host/", "http://host//pixel.gif?key=a",
 		"http://host/pixel.gif/?key=a", "http:///pixel.gif?key=a", "http://[::1]/pixel.gif?key=a", "http://host/x?http://host/pixel.gif",
 		"http://host#/pixel.gif?key=a", "http://host/pixel.gif#?key=a", "http://host:/pixel.gif?key=a", "http://user%40x@host/pixel.gif?key=a",
+		"http://u@v@host/pixel.gif?key=a", "http://h@'@", "http://u@@host/pixel.gif?key=a",
 		"http://host/pixel.gif?key=a@b", "http://host/?x=/pixel.gif&key=a",
 		"http://host;/pixel.gif?key=a", "http://'/pixel.gif?key=a", "https://;h/pixel.gif?key=a", "http://u;s'er@host/pixel.gif?key=a", "http://h%C3%A9/pixel.gif?key=a",
 	}},
@@ -76,7 +77,7 @@ var curated = []struct {
 		"/pixel.gif%?key=a", "/%zz?key=a", "/pixel.gif#%zz", "/pixel%2.gif?key=a", "*x?key=a",
 		"http://ho%st/pixel.gif?key=a", "http://h:8a/pixel.gif?key=a", "http://ho%41st/pixel.gif?key=a",
 	}},
-	{"", "targets that Node trips over", []string{"//u%zz@h/pixel.gif?key=a", "http://[/pixel.gif?key=a", "http://u%zz@h/pixel.gif?key=a"}},
+	{"", "targets that Node trips over", []string{"//u%zz@h/pixel.gif?key=a", "http://[/pixel.gif?key=a", "http://u%zz@h/pixel.gif?key=a", "http://u%FF@h/pixel.gif?key=a", "http://h]/pixel.gif?key=a"}},
 	{"", "user and host in the path", []string{"//user@host/pixel.gif?key=a"}},
 	{"", "other schemes", []string{"ftp://host/pixel.gif?key=a"}},
 }
@@ -120,7 +121,7 @@ var paths = []string{
 	"/pixel.gif?", "/pixel.gif?", "/pixel.gif?", "/pixel.gif?", "/pixel.gif?key=", "/pixel.gif?key=", "/pixel.gif?key=", "/pixel.gif?key=", "/pixel.gif?key=", "/pixel.gif?key=",
 	"/pixel.gif", "/pixel.gif#", "/pixel.gif/", "//pixel.gif?key=", "/pixel.gi", "/pixel%2Egif?key=", "/PIXEL.gif?", "/", "/pixel.gif;?key=", "/./pixel.gif?key=",
 	"http://host/pixel.gif?key=", "https://host:81/pixel.gif?", "http://user:pw@host/pixel.gif?key=", "HTTP://h/", "http://h/pixel.gif", "http://h",
-	"http://h;x/pixel.gif?key=", "http://u;v@h'/pixel.gif?key=", "https://h,!*()$&=+~_-.:8/pixel.gif?key=",
+	"http://h;x/pixel.gif?key=", "http://u;v@h'/pixel.gif?key=", "https://h,!*()$&=+~_-.:8/pixel.gif?key=", "http://",
 }
 
 // randomTarget makes a target of tokens. One in fifty has about a thousand
