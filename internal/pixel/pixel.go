@@ -18,6 +18,21 @@ const Path = "/pixel.gif"
 //go:embed pixel.gif
 var gif []byte
 
+// pixelHeader is the header of the pixel: the original's four fields, and one
+// with which pages may embed it that ask everything they load for leave
+// (Cross-Origin-Embedder-Policy: require-corp). Header.Set would make a slice
+// of each value at each hit; net/http only reads these.
+var pixelHeader = []struct {
+	name   string
+	values []string
+}{
+	{"Cache-Control", []string{"private, no-cache, proxy-revalidate, max-age=0"}},
+	{"Content-Type", []string{"image/gif"}},
+	{"Content-Disposition", []string{"inline"}},
+	{"Content-Length", []string{"35"}},
+	{"Cross-Origin-Resource-Policy", []string{"cross-origin"}},
+}
+
 // A Recorder adds a hit to a key. It is called by many goroutines at once, and
 // must not keep key: the string is part of the request.
 type Recorder interface {
@@ -63,10 +78,9 @@ func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if key := node.QueryValue(query, "key"); key != "" {
 		h.Hits.Record(key)
 	}
-	header.Set("Cache-Control", "private, no-cache, proxy-revalidate, max-age=0")
-	header.Set("Content-Type", "image/gif")
-	header.Set("Content-Disposition", "inline")
-	header.Set("Content-Length", "35")
+	for i := range pixelHeader {
+		header[pixelHeader[i].name] = pixelHeader[i].values
+	}
 	w.Write(gif)
 }
 

@@ -32,10 +32,11 @@ func TestPixel(t *testing.T) {
 			t.Errorf("%s: status %d and keys %q, want 200 and the one key", method, answer.StatusCode, keys)
 		}
 		if want := (http.Header{
-			"Cache-Control":       {"private, no-cache, proxy-revalidate, max-age=0"},
-			"Content-Type":        {"image/gif"},
-			"Content-Disposition": {"inline"},
-			"Content-Length":      {"35"},
+			"Cache-Control":                {"private, no-cache, proxy-revalidate, max-age=0"},
+			"Content-Type":                 {"image/gif"},
+			"Content-Disposition":          {"inline"},
+			"Content-Length":               {"35"},
+			"Cross-Origin-Resource-Policy": {"cross-origin"},
 		}); !reflect.DeepEqual(answer.Header, want) {
 			t.Errorf("%s: header %v, want %v", method, answer.Header, want)
 		}

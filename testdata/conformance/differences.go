@@ -31,6 +31,7 @@ var Differences = []Difference{
 	{"header size", "431 from 16,384 bytes on", "up to 4 KiB more is accepted; thousands of short headers are refused sooner", "net/http counts what stands between them, too", ""},
 	{"kept connections", "closed after 6 seconds, with a `Keep-Alive` header", "kept for 75 seconds", "a page's later events find the connection open, as with nginx", ""},
 	{"after Expect", "the connection is kept", "it is closed after the answer", "net/http does not wait for the body", ""},
+	{"embedding policy", "no word of it", "`Cross-Origin-Resource-Policy: cross-origin`", "pages with `Cross-Origin-Embedder-Policy: require-corp` load nothing without it", ""},
 	{"HTTP/2", "HTTP/1.1 only", "HTTP/2 over TLS", "it comes with net/http", ""},
 
 	// The flush.

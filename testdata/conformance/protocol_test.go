@@ -109,7 +109,8 @@ func TestProtocol(t *testing.T) {
 	}
 }
 
-// TestKeptConnections compares what is said of a connection that is kept.
+// TestKeptConnections compares what is said of a connection that is kept, and
+// the one header that is new.
 func TestKeptConnections(t *testing.T) {
 	theirs, ours := pair(t, nil)
 	const two = "GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\nGET /pixel.gif HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -118,6 +119,11 @@ func TestKeptConnections(t *testing.T) {
 		t.Errorf("original:\n%s\nours:\n%s", a, b)
 	}
 	differ(t, "kept connections")
+	const policy = "Cross-Origin-Resource-Policy: cross-origin\r\n"
+	if strings.Contains(a, policy) || strings.Count(b, policy) != 2 {
+		t.Errorf("original:\n%s\nours:\n%s", a, b)
+	}
+	differ(t, "embedding policy")
 }
 
 // TestHTTPS compares the pixel over TLS, and which protocols are offered.
