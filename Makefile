@@ -32,7 +32,7 @@ test: ## check formatting, vet, and run all tests
 # test.
 ORIGINAL = .build/original
 $(ORIGINAL)/node_modules/pixel-ping:
-	@command -v npm >/dev/null || { echo "npm is missing; it comes with Node (Debian: nodejs npm)."; exit 1; }
+	@testdata/need npm nodejs npm
 	@mkdir -p $(ORIGINAL)
 	npm install --prefix $(ORIGINAL) --no-save --no-package-lock --no-audit --no-fund pixel-ping@0.1.6 coffeescript@2.7.0 node@20.20.2
 
@@ -51,8 +51,13 @@ SOAKTIME ?= 60s
 
 .PHONY: soak
 soak: build ## keep a ledger of every hit for SOAKTIME (60s), against a hostile application (needs nginx)
-	@command -v nginx >/dev/null || { echo "nginx is missing (Debian: nginx)."; exit 1; }
+	@testdata/need nginx nginx
 	SOAKTIME=$(SOAKTIME) PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v ./testdata/soak
+
+.PHONY: e2e
+e2e: build ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, npm)
+	@testdata/need nginx nginx
+	PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./testdata/e2e
 
 FUZZTIME ?= 30s
 
