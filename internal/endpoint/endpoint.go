@@ -105,7 +105,7 @@ func (f *failure) Error() string { return f.message }
 
 func (f *failure) Unwrap() error { return f.kind }
 
-// Send posts the counts of keys, in that order, and returns nil if the
+// Send posts counts, in that order, and returns nil if the
 // application took them: if it answered with a status of 200 to 299. An error
 // is worded as the original's log has it (in its flush). Send only reads
 // counts, and does so no more once it has returned. When ctx ends, so does
@@ -116,10 +116,10 @@ func (f *failure) Unwrap() error { return f.kind }
 // it is reset after the answer. This is the reason for not using http.Client,
 // which does so as well; and it would follow a redirect with a GET, which
 // loses the hits.
-func (e *Endpoint) Send(ctx context.Context, counts hits.Counts, keys []string) error {
+func (e *Endpoint) Send(ctx context.Context, counts []hits.Count) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, fmt.Errorf("no answer within %v", e.timeout))
 	defer cancel()
-	status, cut, err := e.exchange(ctx, counts, keys)
+	status, cut, err := e.exchange(ctx, counts)
 	if err != nil && ctx.Err() != nil {
 		err, cut = context.Cause(ctx), false
 	}
@@ -140,7 +140,7 @@ func (e *Endpoint) Send(ctx context.Context, counts hits.Counts, keys []string) 
 // could be closed from the other end just now, writes the request while it
 // reads the answer, and returns the answer's status. With an error it reports
 // whether the connection was cut before the request was read.
-func (e *Endpoint) exchange(ctx context.Context, counts hits.Counts, keys []string) (status int, cut bool, err error) {
+func (e *Endpoint) exchange(ctx context.Context, counts []hits.Count) (status int, cut bool, err error) {
 	conn, raw, err := e.connect(ctx)
 	if err != nil {
 		// A reset may be seen this early, though it came after the connection.
@@ -153,7 +153,7 @@ func (e *Endpoint) exchange(ctx context.Context, counts hits.Counts, keys []stri
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		writing = e.writeRequest(conn, counts, keys)
+		writing = e.writeRequest(conn, counts)
 	}()
 
 	// An error in writing is not the end: the answer may be there already.

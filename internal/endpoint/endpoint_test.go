@@ -7,10 +7,12 @@ import (
 	"errors"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,12 +21,11 @@ import (
 	"pixel-ping/internal/hits"
 )
 
-func counts(of map[string]int64) (hits.Counts, []string) {
-	c := make(hits.Counts)
-	for key, n := range of {
-		c[key] = &n
+func counts(of map[string]int64) (list []hits.Count) {
+	for _, key := range slices.Sorted(maps.Keys(of)) {
+		list = append(list, hits.Count{Key: key, Hits: of[key]})
 	}
-	return c, c.Keys()
+	return list
 }
 
 func at(t *testing.T, address, secret string) *Endpoint {
@@ -118,8 +119,8 @@ func TestRequest(t *testing.T) {
 			received <- request
 			io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 		})
-		c, keys := counts(test.counts)
-		expectError(t, at(t, address+test.path, test.secret).Send(t.Context(), c, keys), "")
+		c := counts(test.counts)
+		expectError(t, at(t, address+test.path, test.secret).Send(t.Context(), c), "")
 		want := strings.Replace(test.want, "HOST", strings.TrimPrefix(address, "http://"), 1)
 		if got := <-received; got != want {
 			t.Errorf("request:\n%s\nwant:\n%s", got, want)
@@ -169,8 +170,8 @@ func TestOnly2xxIsSuccess(t *testing.T) {
 		"SSH-2.0-OpenSSH\r\n":                                          "cannot connect to endpoint : the answer is not HTTP",
 		"HTTP/1.1 " + strings.Repeat("2", 2<<20):                       "cannot connect to endpoint : socket hang up",
 	} {
-		c, keys := counts(map[string]int64{"a": 1})
-		err := at(t, listening(t, answering(answer)), "").Send(t.Context(), c, keys)
+		c := counts(map[string]int64{"a": 1})
+		err := at(t, listening(t, answering(answer)), "").Send(t.Context(), c)
 		if err != nil && err.Error() != want || err == nil && want != "" {
 			t.Errorf("%.60q: error %v, want %q", answer, err, want)
 		}
@@ -183,8 +184,8 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		connections <- true
 		answering("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")(conn)
 	})
-	c, keys := counts(map[string]int64{"a": 1})
-	expectError(t, at(t, address, "").Send(t.Context(), c, keys), "flush failed with code:302")
+	c := counts(map[string]int64{"a": 1})
+	expectError(t, at(t, address, "").Send(t.Context(), c), "flush failed with code:302")
 	if n := len(connections); n != 1 {
 		t.Errorf("%d connections, want 1", n)
 	}
@@ -199,9 +200,9 @@ func TestEachSendConnectsAnew(t *testing.T) {
 		}
 	})
 	e := at(t, address, "")
-	c, keys := counts(map[string]int64{"a": 1})
+	c := counts(map[string]int64{"a": 1})
 	for range 2 {
-		expectError(t, e.Send(t.Context(), c, keys), "")
+		expectError(t, e.Send(t.Context(), c), "")
 	}
 	if n := len(connections); n != 2 {
 		t.Errorf("%d connections, want 2", n)
@@ -215,18 +216,18 @@ func TestNoConnection(t *testing.T) {
 	}
 	address := listener.Addr().String()
 	listener.Close()
-	c, keys := counts(map[string]int64{"a": 1})
-	expectError(t, at(t, "http://"+address, "").Send(t.Context(), c, keys),
+	c := counts(map[string]int64{"a": 1})
+	expectError(t, at(t, "http://"+address, "").Send(t.Context(), c),
 		"cannot connect to endpoint : connect ECONNREFUSED "+address)
 }
 
 func TestReset(t *testing.T) {
-	c, keys := counts(map[string]int64{"a": 1})
+	c := counts(map[string]int64{"a": 1})
 	before := listening(t, func(conn net.Conn) {
 		readRequest(conn)
 		reset(conn)
 	})
-	expectError(t, at(t, before, "").Send(t.Context(), c, keys), "cannot connect to endpoint : read ECONNRESET")
+	expectError(t, at(t, before, "").Send(t.Context(), c), "cannot connect to endpoint : read ECONNRESET")
 
 	// The status line decides, whatever happens to the connection after it.
 	for answer, want := range map[string]string{
@@ -238,12 +239,12 @@ func TestReset(t *testing.T) {
 			answering(answer)(conn)
 			reset(conn)
 		})
-		expectError(t, at(t, after, "").Send(t.Context(), c, keys), want)
+		expectError(t, at(t, after, "").Send(t.Context(), c), want)
 	}
 }
 
 // many is a batch that no socket buffer holds.
-func many(t *testing.T) (hits.Counts, []string) {
+func many(t *testing.T) []hits.Count {
 	t.Helper()
 	of := make(map[string]int64)
 	for i := range 600 {
@@ -253,14 +254,14 @@ func many(t *testing.T) (hits.Counts, []string) {
 }
 
 func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
-	c, keys := many(t)
+	c := many(t)
 
 	// A refusal ends it.
 	refused := listening(t, func(conn net.Conn) {
 		io.WriteString(conn, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
 		bufio.NewReader(conn).ReadByte()
 	})
-	expectError(t, at(t, refused, "").Send(t.Context(), c, keys), "flush failed with code:503")
+	expectError(t, at(t, refused, "").Send(t.Context(), c), "flush failed with code:503")
 
 	// Success is not taken for the end of the request.
 	whole := make(chan error, 1)
@@ -269,7 +270,7 @@ func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 		_, err := readRequest(conn)
 		whole <- err
 	})
-	expectError(t, at(t, accepted, "").Send(t.Context(), c, keys), "")
+	expectError(t, at(t, accepted, "").Send(t.Context(), c), "")
 	if err := <-whole; err != nil {
 		t.Errorf("the application could not read the whole request: %v", err)
 	}
@@ -282,31 +283,30 @@ func inParts(err error) bool {
 // What may be accepted in parts: a batch that is answered with 413, or whose
 // connection is cut before all of it was read. Nothing else is.
 func TestTooLarge(t *testing.T) {
-	one, oneKey := counts(map[string]int64{"a": 1})
-	all, allKeys := many(t)
+	one := counts(map[string]int64{"a": 1})
+	all := many(t)
 	const answer413 = "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
 	for name, test := range map[string]struct {
-		counts hits.Counts
-		keys   []string
+		counts []hits.Count
 		script func(net.Conn)
 		want   bool
 	}{
-		"413":                      {one, oneKey, answering(answer413), true},
-		"413 before it is read":    {all, allKeys, func(conn net.Conn) { conn.Read(make([]byte, 1)); io.WriteString(conn, answer413); reset(conn) }, true},
-		"closed before it is read": {all, allKeys, func(net.Conn) {}, true},
-		"reset before it is read":  {all, allKeys, reset, true},
-		"closed after it was read": {all, allKeys, answering(""), false},
-		"500":                      {one, oneKey, answering("HTTP/1.1 500 Oops\r\n\r\n"), false},
-		"503 before it is read": {all, allKeys, func(conn net.Conn) {
+		"413":                      {one, answering(answer413), true},
+		"413 before it is read":    {all, func(conn net.Conn) { conn.Read(make([]byte, 1)); io.WriteString(conn, answer413); reset(conn) }, true},
+		"closed before it is read": {all, func(net.Conn) {}, true},
+		"reset before it is read":  {all, reset, true},
+		"closed after it was read": {all, answering(""), false},
+		"500":                      {one, answering("HTTP/1.1 500 Oops\r\n\r\n"), false},
+		"503 before it is read": {all, func(conn net.Conn) {
 			conn.Read(make([]byte, 1))
 			io.WriteString(conn, "HTTP/1.1 503 Busy\r\n\r\n")
 			reset(conn)
 		}, false},
-		"reset after the head":      {one, oneKey, func(conn net.Conn) { conn.Read(make([]byte, 40)); reset(conn) }, true},
-		"closed after some of it":   {one, oneKey, func(conn net.Conn) { conn.Read(make([]byte, 40)) }, true},
-		"no HTTP after it was read": {all, allKeys, answering("hello\r\n"), false},
+		"reset after the head":      {one, func(conn net.Conn) { conn.Read(make([]byte, 40)); reset(conn) }, true},
+		"closed after some of it":   {one, func(conn net.Conn) { conn.Read(make([]byte, 40)) }, true},
+		"no HTTP after it was read": {all, answering("hello\r\n"), false},
 	} {
-		err := at(t, listening(t, test.script), "").Send(t.Context(), test.counts, test.keys)
+		err := at(t, listening(t, test.script), "").Send(t.Context(), test.counts)
 		if got := inParts(err); got != test.want || err == nil {
 			t.Errorf("%s: to be sent in parts is %v, want %v (%v)", name, got, test.want, err)
 		}
@@ -315,12 +315,12 @@ func TestTooLarge(t *testing.T) {
 	// A connection that is refused, and a stop, say nothing of the size.
 	closed, _ := net.Listen("tcp", "127.0.0.1:0")
 	closed.Close()
-	if err := at(t, "http://"+closed.Addr().String(), "").Send(t.Context(), all, allKeys); err == nil || inParts(err) {
+	if err := at(t, "http://"+closed.Addr().String(), "").Send(t.Context(), all); err == nil || inParts(err) {
 		t.Errorf("refused: %v", err)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		e := piped(t, func(conn net.Conn) { <-time.After(time.Hour) })
-		if err := e.Send(t.Context(), all, allKeys); err == nil || inParts(err) {
+		if err := e.Send(t.Context(), all); err == nil || inParts(err) {
 			t.Errorf("no answer: %v", err)
 		}
 	})
@@ -352,25 +352,25 @@ func expectDuration(t *testing.T, began time.Time, want time.Duration) {
 
 func TestTimeouts(t *testing.T) {
 	hang := func(conn net.Conn) { io.Copy(io.Discard, conn) }
-	c, keys := counts(map[string]int64{"a": 1})
+	c := counts(map[string]int64{"a": 1})
 
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		expectError(t, piped(t, hang).Send(t.Context(), c, keys), "cannot connect to endpoint : no answer within 1m0s")
+		expectError(t, piped(t, hang).Send(t.Context(), c), "cannot connect to endpoint : no answer within 1m0s")
 		expectDuration(t, began, time.Minute)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		e := piped(t, hang)
 		e.timeout = New(&url.URL{}, "/", "", time.Hour).timeout
 		began := time.Now()
-		expectError(t, e.Send(t.Context(), c, keys), "cannot connect to endpoint : no answer within 1h0m0s")
+		expectError(t, e.Send(t.Context(), c), "cannot connect to endpoint : no answer within 1h0m0s")
 		expectDuration(t, began, time.Hour)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		e := piped(t, hang)
 		e.tls = at(t, "https://application", "").tls
 		began := time.Now()
-		expectError(t, e.Send(t.Context(), c, keys), "cannot connect to endpoint : no connection within 10s")
+		expectError(t, e.Send(t.Context(), c), "cannot connect to endpoint : no connection within 10s")
 		expectDuration(t, began, 10*time.Second)
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -380,14 +380,14 @@ func TestTimeouts(t *testing.T) {
 			return nil, ctx.Err()
 		}
 		began := time.Now()
-		expectError(t, e.Send(t.Context(), c, keys), "cannot connect to endpoint : no connection within 10s")
+		expectError(t, e.Send(t.Context(), c), "cannot connect to endpoint : no connection within 10s")
 		expectDuration(t, began, 10*time.Second)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(errors.New("it is over")) })
 		began := time.Now()
-		expectError(t, piped(t, hang).Send(ctx, c, keys), "cannot connect to endpoint : it is over")
+		expectError(t, piped(t, hang).Send(ctx, c), "cannot connect to endpoint : it is over")
 		expectDuration(t, began, time.Second)
 	})
 }
@@ -426,9 +426,9 @@ func TestLongAnswers(t *testing.T) {
 					readRequest(conn)
 					answer(conn)
 				})
-				c, keys := counts(map[string]int64{"a": 1})
+				c := counts(map[string]int64{"a": 1})
 				began := time.Now()
-				expectError(t, e.Send(t.Context(), c, keys), "")
+				expectError(t, e.Send(t.Context(), c), "")
 				if took := time.Since(began); took > drainTimeout {
 					t.Errorf("took %v, want at most %v", took, drainTimeout)
 				}
@@ -446,14 +446,14 @@ func TestHTTPS(t *testing.T) {
 	application.Config.ErrorLog = log.New(io.Discard, "", 0)
 	application.StartTLS()
 	defer application.Close()
-	c, keys := counts(map[string]int64{"a": 1})
+	c := counts(map[string]int64{"a": 1})
 
 	e := at(t, application.URL, "")
-	err := e.Send(t.Context(), c, keys)
+	err := e.Send(t.Context(), c)
 	if err == nil || !strings.Contains(err.Error(), "cannot connect to endpoint : tls: failed to verify certificate") {
 		t.Errorf("error %v, want one about the certificate", err)
 	}
 	e.tls.RootCAs = x509.NewCertPool()
 	e.tls.RootCAs.AddCert(application.Certificate())
-	expectError(t, e.Send(t.Context(), c, keys), "")
+	expectError(t, e.Send(t.Context(), c), "")
 }

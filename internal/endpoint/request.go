@@ -13,29 +13,29 @@ import (
 // writeRequest writes the POST, header by header as Node does. The body is
 // encoded twice, first to learn its length and then to w, so that it need
 // never be in memory as a whole.
-func (e *Endpoint) writeRequest(w io.Writer, counts hits.Counts, keys []string) error {
+func (e *Endpoint) writeRequest(w io.Writer, counts []hits.Count) error {
 	var length counter
-	e.writeBody(bufio.NewWriter(&length), counts, keys)
+	e.writeBody(bufio.NewWriter(&length), counts)
 
 	request := bufio.NewWriterSize(w, 64<<10)
 	fmt.Fprintf(request, "POST %s HTTP/1.1\r\nhost: %s\r\n", e.target, e.host)
 	fmt.Fprintf(request, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n", length)
 	fmt.Fprintf(request, "%sConnection: keep-alive\r\n\r\n", e.authorization)
-	return e.writeBody(request, counts, keys)
+	return e.writeBody(request, counts)
 }
 
 // writeBody writes the JSON object of key to count, and the secret if there is
 // one, as a form (the original's serialize), and flushes w.
-func (e *Endpoint) writeBody(w *bufio.Writer, counts hits.Counts, keys []string) error {
+func (e *Endpoint) writeBody(w *bufio.Writer, counts []hits.Count) error {
 	w.WriteString("json=%7B")
-	for i, key := range keys {
+	for i, count := range counts {
 		b := w.AvailableBuffer()
 		if i > 0 {
 			b = append(b, "%2C"...)
 		}
-		b = node.AppendJSONForm(b, key)
+		b = node.AppendJSONForm(b, count.Key)
 		b = append(b, "%3A"...)
-		b = strconv.AppendInt(b, *counts[key], 10)
+		b = strconv.AppendInt(b, count.Hits, 10)
 		if _, err := w.Write(b); err != nil {
 			return err
 		}

@@ -19,11 +19,11 @@ import (
 	"pixel-ping/internal/hits"
 )
 
-// A Sender delivers the counts of keys, in that order. It returns nil if they
+// A Sender delivers counts, in that order. It returns nil if they
 // were accepted, and else an error that is worded for the log, which is
 // endpoint.ErrTooLarge or endpoint.ErrCut if they may be accepted in parts.
 type Sender interface {
-	Send(ctx context.Context, counts hits.Counts, keys []string) error
+	Send(ctx context.Context, counts []hits.Count) error
 }
 
 // Flusher takes counts from its Store while it runs, and nobody else does. Its
@@ -85,22 +85,22 @@ func (f *Flusher) Flush(ctx context.Context) {
 // deliver is a transaction: counts that were taken are either accepted and
 // forgotten, or merged back, or dropped with Discard.
 func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) {
-	keys := counts.Keys()
-	f.log(counts, keys)
+	list := counts.List()
+	f.log(list)
 	if f.Endpoint == nil {
 		f.Store.Merge(counts)
 		return
 	}
-	left, err := f.send(ctx, counts, keys, new(int))
+	left, err := f.send(ctx, list, new(int))
 	switch {
 	case f.Discard:
 		f.Store.Merge(nil)
-	case len(left) == len(keys):
+	case len(left) == len(list):
 		f.Store.Merge(counts)
 	default:
 		some := make(hits.Counts, len(left))
-		for _, key := range left {
-			some[key] = counts[key]
+		for _, count := range left {
+			some[count.Key] = counts[count.Key]
 		}
 		f.Store.Merge(some)
 	}
@@ -116,32 +116,32 @@ func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) {
 // not for their size, then: nobody serves behind what accepts the connections.
 const maxCuts = 8
 
-// send delivers the counts of keys, and returns the keys that were not accepted.
+// send delivers counts, and returns those that were not accepted.
 // What is too large for the application, as batches grow to be when it was down
 // for long, is sent in halves, and these in halves, down to single keys: one
 // that is refused alone does not keep back the others. (The original sends the
 // same batch again, and it only grows.) Any other failure ends it, since the
 // rest would fare no better; it is the error then, and else the first one is.
-func (f *Flusher) send(ctx context.Context, counts hits.Counts, keys []string, cuts *int) (left []string, err error) {
-	err = f.Endpoint.Send(ctx, counts, keys)
+func (f *Flusher) send(ctx context.Context, counts []hits.Count, cuts *int) (left []hits.Count, err error) {
+	err = f.Endpoint.Send(ctx, counts)
 	switch {
 	case err == nil:
 		*cuts = 0
 		return nil, nil
 	case !inParts(err):
-		return keys, err
-	case len(keys) < 2:
+		return counts, err
+	case len(counts) < 2:
 		if *cuts++; errors.Is(err, endpoint.ErrCut) && *cuts >= maxCuts {
 			err = errors.New(err.Error())
 		}
-		return keys, err
+		return counts, err
 	}
-	half := len(keys) / 2
-	left, err = f.send(ctx, counts, keys[:half], cuts)
+	half := len(counts) / 2
+	left, err = f.send(ctx, counts[:half], cuts)
 	if err != nil && !inParts(err) {
-		return slices.Concat(left, keys[half:]), err
+		return slices.Concat(left, counts[half:]), err
 	}
-	rest, second := f.send(ctx, counts, keys[half:], cuts)
+	rest, second := f.send(ctx, counts[half:], cuts)
 	if err == nil || second != nil && !inParts(second) {
 		err = second
 	}
@@ -163,13 +163,13 @@ func (f *Flusher) tellRefused() {
 // log writes a line for each key to stdout, so that there is a record of the
 // hits whatever becomes of them (the original's log). An error is passed over:
 // a log that nobody reads is no reason to lose the hits.
-func (f *Flusher) log(counts hits.Counts, keys []string) {
+func (f *Flusher) log(counts []hits.Count) {
 	w := bufio.NewWriterSize(f.Stdout, 8<<10)
 	defer w.Flush()
-	for _, key := range keys {
-		line := strconv.AppendInt(w.AvailableBuffer(), *counts[key], 10)
+	for _, count := range counts {
+		line := strconv.AppendInt(w.AvailableBuffer(), count.Hits, 10)
 		line = append(line, ":\t"...)
-		line = append(line, escape(key)...)
+		line = append(line, escape(count.Key)...)
 		w.Write(append(line, '\n'))
 	}
 }

@@ -26,10 +26,10 @@ type application struct {
 	received []string // of each delivery, when it began, the counts
 }
 
-func (a *application) Send(ctx context.Context, counts hits.Counts, keys []string) error {
+func (a *application) Send(ctx context.Context, counts []hits.Count) error {
 	var all []string
-	for _, key := range keys {
-		all = append(all, fmt.Sprintf("%s=%d", key, *counts[key]))
+	for _, count := range counts {
+		all = append(all, fmt.Sprintf("%s=%d", count.Key, count.Hits))
 	}
 	a.mu.Lock()
 	a.received = append(a.received, strings.Join(all, " "))
@@ -156,20 +156,20 @@ type limited struct {
 	sends    int
 }
 
-func (l *limited) Send(_ context.Context, counts hits.Counts, keys []string) error {
+func (l *limited) Send(_ context.Context, counts []hits.Count) error {
 	l.sends++
 	size := 0
-	for _, key := range keys {
-		size += len(key)
-		if err := l.refuses[key]; err != nil && len(keys) == 1 {
+	for _, count := range counts {
+		size += len(count.Key)
+		if err := l.refuses[count.Key]; err != nil && len(counts) == 1 {
 			return err
 		}
 	}
 	if size > l.limit {
 		return endpoint.ErrTooLarge
 	}
-	for _, key := range keys {
-		l.received[key] += *counts[key]
+	for _, count := range counts {
+		l.received[count.Key] += count.Hits
 	}
 	return nil
 }

@@ -15,8 +15,7 @@ func FuzzLog(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, key string) {
 		var out strings.Builder
-		n := int64(7)
-		(&Flusher{Stdout: &out}).log(hits.Counts{key: &n}, []string{key})
+		(&Flusher{Stdout: &out}).log([]hits.Count{{Key: key, Hits: 7}})
 		line, ended := strings.CutSuffix(out.String(), "\n")
 		line, begun := strings.CutPrefix(line, "7:\t")
 		if !begun || !ended || strings.ContainsFunc(line, func(r rune) bool {

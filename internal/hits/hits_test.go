@@ -39,8 +39,8 @@ func TestRecordAndTake(t *testing.T) {
 	if got := taken.Hits(); got != 3 {
 		t.Errorf("%d hits, want 3", got)
 	}
-	if got := taken.Keys(); !slices.Equal(got, []string{"a", "b"}) {
-		t.Errorf("keys %q, want a and b", got)
+	if got, want := taken.List(), []Count{{"a", 1}, {"b", 2}}; !slices.Equal(got, want) {
+		t.Errorf("listed as %v, want %v", got, want)
 	}
 	check(t, s.Take(), nil)
 

@@ -1,0 +1,38 @@
+package flush
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"testing"
+
+	"pixel-ping/internal/hits"
+)
+
+// accept is an application that takes everything.
+type accept struct{}
+
+func (accept) Send(context.Context, []hits.Count) error { return nil }
+
+// BenchmarkFlush is a flush without the POST: taking, sorting, logging, ending.
+func BenchmarkFlush(b *testing.B) {
+	for n := 1000; n <= 1_000_000; n *= 10 {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			store := hits.NewStore(1 << 40)
+			f := &Flusher{Store: store, Endpoint: accept{}, Stdout: io.Discard, Stderr: io.Discard}
+			keys := make([]string, n)
+			for i := range keys {
+				keys[i] = fmt.Sprintf("https://www.example.com/2026/11/22/an-article-of-some-length-%d.html", i)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				for _, key := range keys {
+					store.Record(key)
+				}
+				b.StartTimer()
+				f.Flush(b.Context())
+			}
+		})
+	}
+}

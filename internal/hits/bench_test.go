@@ -1,0 +1,22 @@
+package hits
+
+import (
+	"fmt"
+	"testing"
+)
+
+// The contention is that of as many goroutines as there are processors, by
+// -cpu, over a thousand keys.
+func BenchmarkRecord(b *testing.B) {
+	keys := make([]string, 1000)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("article-%d", i)
+	}
+	store := NewStore(1 << 30)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			store.Record(keys[i%len(keys)])
+		}
+	})
+}
