@@ -173,13 +173,26 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 
 // boundMemory has the garbage collector keep the process to about twice what the
 // store may hold: that much, again as much while a batch is out, and some for
-// the rest. By itself it would let garbage take as much as what is held.
-// Whoever sets GOMEMLIMIT knows better.
+// the rest. Garbage may take half of what is in use, rather than as much as that.
+// Whoever sets GOMEMLIMIT or GOGC knows better.
+//
+// A hit leaves some 4 kB of garbage, all net/http's, and the heap is small when
+// there are few keys: the collector would run for every 4 MB. The ballast, which
+// is never touched and so takes no memory, has it run for every 16 MB. That takes
+// a tenth off the processor time for a hit.
 func boundMemory(maxMemory int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(2*maxMemory + 128<<20)
+		debug.SetMemoryLimit(2*maxMemory + 128<<20 + ballastSize)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+		ballast = make([]byte, ballastSize)
 	}
 }
+
+const ballastSize = 32 << 20
+
+var ballast []byte
 
 // load reads the configuration. It warns of settings that are not known, since
 // they may be misspelt.

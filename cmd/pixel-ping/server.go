@@ -49,13 +49,16 @@ func listen(host string, port int) (listeners []net.Listener, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// IdleTimeout ends connections that are dead; probes would cost four system
+	// calls for each.
+	withoutProbes := net.ListenConfig{KeepAlive: -1}
 	var failure error
 	for _, address := range addresses {
 		network := "tcp"
 		if address.Is4() {
 			network = "tcp4" // or 0.0.0.0 would be all of IPv6, too
 		}
-		listener, err := net.Listen(network, netip.AddrPortFrom(address, uint16(port)).String())
+		listener, err := withoutProbes.Listen(context.Background(), network, netip.AddrPortFrom(address, uint16(port)).String())
 		if err == nil {
 			listeners = append(listeners, listener)
 			port = listener.Addr().(*net.TCPAddr).Port

@@ -50,13 +50,29 @@ func TestMemoryLimit(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
 	t.Setenv("GOMEMLIMIT", "")
 	boundMemory(100 << 20)
-	if got := debug.SetMemoryLimit(-1); got != 328<<20 {
-		t.Errorf("the limit is %d MB, want 328", got>>20)
+	if got := debug.SetMemoryLimit(-1); got != 360<<20 {
+		t.Errorf("the limit is %d MB, want 360", got>>20)
 	}
 	t.Setenv("GOMEMLIMIT", "1GiB")
 	boundMemory(200 << 20)
-	if got := debug.SetMemoryLimit(-1); got != 328<<20 {
+	if got := debug.SetMemoryLimit(-1); got != 360<<20 {
 		t.Errorf("the limit is %d MB, though it was set from outside", got>>20)
+	}
+}
+
+func TestCollector(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	ballast = nil
+	t.Setenv("GOGC", "200")
+	boundMemory(100 << 20)
+	if percent := debug.SetGCPercent(100); percent != 100 || ballast != nil {
+		t.Errorf("GOGC is %d and the ballast %d MB, though it was set from outside", percent, len(ballast)>>20)
+	}
+	t.Setenv("GOGC", "")
+	boundMemory(100 << 20)
+	if percent := debug.SetGCPercent(100); percent != 50 || len(ballast) != 32<<20 {
+		t.Errorf("GOGC is %d and the ballast %d MB, want 50 and 32", percent, len(ballast)>>20)
 	}
 }
 
@@ -73,8 +89,8 @@ func TestEndOfTheContext(t *testing.T) {
 	go func() { status <- run(ctx, []string{config}, stdout, stderr) }()
 	d := &process{url: strings.TrimPrefix(stdout.WaitLine(t, 0, "Serving"), "Serving the pixel at ")}
 	d.hit(t, "key=a")
-	if got := debug.SetMemoryLimit(-1); got != 228<<20 {
-		t.Errorf("the limit of the memory is %d MB, want 228", got>>20)
+	if got := debug.SetMemoryLimit(-1); got != 260<<20 {
+		t.Errorf("the limit of the memory is %d MB, want 260", got>>20)
 	}
 	cancel()
 	app.expect(t, "json=%7B%22a%22%3A1%7D")
