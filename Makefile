@@ -56,6 +56,7 @@ soak: build ## keep a ledger of every hit for SOAKTIME (60s), against a hostile 
 
 .PHONY: e2e
 e2e: build ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, npm)
+	@testdata/need chromium chromium
 	@testdata/need nginx nginx
 	PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./testdata/e2e
 

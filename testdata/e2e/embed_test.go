@@ -1,0 +1,348 @@
+package e2e
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"html"
+	"net/http"
+	"os"
+	"reflect"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// The recipes of testdata/embed do in a real Chromium what the README says. Each
+// test has a tab, pages and a daemon of its own, and all have one browser. Page
+// and pixel are of different sites.
+func TestEmbedding(t *testing.T) {
+	w := newWorld(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *world)
+	}{
+		{"Warm", testWarm}, // first, as it waits the longest
+		{"View", testView},
+		{"Keys", testKeys},
+		{"Repeated", testRepeated},
+		{"Data", testData},
+		{"Base64", testBase64},
+		{"Leaving", testLeaving},
+		{"NoPreflight", testNoPreflight},
+		{"NoScript", testNoScript},
+		{"Mail", testMail},
+		{"EmbedderPolicy", testEmbedderPolicy},
+		{"ContentPolicy", testContentPolicy},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, w)
+		})
+	}
+}
+
+// The buttons of events.html.
+const share, vote = "button", "button + button"
+
+// A view is a hit, and so is a reload, in which a picture that may be cached is
+// not loaded again.
+func testView(t *testing.T, w *world) {
+	s := w.newSite(t, "h2")
+	at := s.open(t, "page.html")
+	s.check(t, map[string]int64{"article-42": 1})
+	at.reload(t)
+	s.check(t, map[string]int64{"article-42": 2})
+
+	var loaded atomic.Int64
+	cached := w.serve(t, "pictures.example.com", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		loaded.Add(1)
+		w.Header().Set("Cache-Control", "max-age=3600")
+		http.ServeFile(w, r, "../../internal/pixel/pixel.gif")
+	}))
+	at.open(t, w.serve(t, "www.example.org", recipes(t, cached, "Content-Language", "en"))+"/page.html")
+	at.reload(t)
+	if n := loaded.Load(); n != 1 {
+		t.Errorf("a picture that may be cached is loaded %d times, want once", n)
+	}
+}
+
+// A key comes out as it went in, whatever it is made of.
+func testKeys(t *testing.T, w *world) {
+	s := w.newSite(t, "h2")
+	at := s.open(t, "events.html")
+	keys := []string{
+		"&=+%#;,\"'<>?/\\", "%41", "%", "a+b c", "a,b", "key=a&key=b", "[]", "__proto__", "constructor", "42", "-1", "null",
+		"é", "e\u0301", "ß", "你好", "العربية", "👍🏽", "🏳️‍🌈", "\U0010ffff", "\ufeff", "\ufffd", "\u2028", "\u0080", "a\nb\r\n", "</script>",
+		strings.Repeat("x", 8000),
+	}
+	var all strings.Builder
+	for c := range rune(128) {
+		all.WriteRune(c)
+		keys = append(keys, string(c))
+	}
+	keys = append(keys, all.String())
+	text, err := json.Marshal(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at.eval(t, fmt.Sprintf("%s.forEach(track)", text), nil)
+	want := make(map[string]int64)
+	for _, key := range keys {
+		want[key]++
+	}
+	s.check(t, want)
+}
+
+// The same event twice is two hits, and hundreds at once are as many, though
+// nothing holds their images. Of the same address a page loads one image, also
+// later.
+func testRepeated(t *testing.T, w *world) {
+	s := w.newSite(t, "http/1.1")
+	at := s.open(t, "events.html")
+	at.click(t, share)
+	at.click(t, share)
+	s.check(t, map[string]int64{"share article-42": 2})
+	at.eval(t, `for (let i = 0; i < 300; i++) track("at once")`, nil)
+	at.call(t, "HeapProfiler.collectGarbage", nil, nil)
+	s.check(t, map[string]int64{"share article-42": 2, "at once": 300})
+
+	const image = `new Promise(loaded => {
+		const image = new Image();
+		image.onload = loaded;
+		image.src = pixel + "?key=same";
+	}).then(() => true)`
+	at.eval(t, image, nil)
+	at.eval(t, image, nil)
+	s.check(t, map[string]int64{"share article-42": 2, "at once": 300, "same": 1})
+}
+
+// The data of an event is JSON in the key, and comes through unharmed.
+func testData(t *testing.T, w *world) {
+	s := w.newSite(t, "h2")
+	at := s.open(t, "events.html")
+	at.click(t, vote)
+	s.check(t, map[string]int64{`{"event":"vote","stars":5,"title":"1 + 1 = 2 & “你好”"}`: 1})
+
+	data := map[string]any{
+		"text":   "\"quoted\" \\ / \n\t\x00 +&=%#;, %2B </script> é 你 👍🏽",
+		"nested": []any{map[string]any{"é=&": nil}, true, 0.5, "", []any{}},
+	}
+	text, err := json.Marshal(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var key string
+	at.eval(t, fmt.Sprintf("(() => { const key = JSON.stringify(%s); track(key); return key; })()", text), &key)
+	s.check(t, map[string]int64{`{"event":"vote","stars":5,"title":"1 + 1 = 2 & “你好”"}`: 1, key: 1})
+	for counted := range s.hits {
+		var got any
+		if err := json.Unmarshal([]byte(counted), &got); err != nil {
+			t.Errorf("%s: %v", counted, err)
+		} else if counted == key && !reflect.DeepEqual(got, any(data)) {
+			t.Errorf("%v was counted, want %v", got, data)
+		}
+	}
+}
+
+// The usual snippet, with btoa and without encodeURIComponent, does harm: its +
+// comes out as a space, which is no base64 any more, and it throws an exception
+// for what is not Latin.
+func testBase64(t *testing.T, w *world) {
+	s := w.newSite(t, "h2")
+	at := s.open(t, "events.html")
+	var encoded string
+	at.eval(t, `(() => {
+		const encoded = btoa(JSON.stringify({ title: "a>>b" }));
+		new Image().src = pixel + "?key=" + encoded;
+		return encoded;
+	})()`, &encoded)
+	if !strings.Contains(encoded, "+") {
+		t.Fatalf("%s has no +", encoded)
+	}
+	broken := strings.ReplaceAll(encoded, "+", " ")
+	s.check(t, map[string]int64{broken: 1})
+	if _, err := base64.StdEncoding.DecodeString(broken); err == nil {
+		t.Errorf("%q can be decoded", broken)
+	}
+	var thrown string
+	at.eval(t, `(() => { try { btoa(JSON.stringify({ title: "你好" })) } catch (e) { return e.name } })()`, &thrown)
+	if thrown != "InvalidCharacterError" {
+		t.Errorf("btoa throws %q", thrown)
+	}
+}
+
+// A page that goes away is counted, whether for another page or with its tab, and
+// so is the click on the link to that page. A page that was hidden is counted
+// once.
+func testLeaving(t *testing.T, w *world) {
+	s := w.newSite(t, "h2")
+	at := s.open(t, "events.html")
+	at.click(t, "a")
+	at.waitLoad(t)
+	s.check(t, map[string]int64{"to another article": 1, "left article-42": 1, "article-42": 1})
+
+	s.open(t, "events.html").close(t)
+	s.check(t, map[string]int64{"to another article": 1, "left article-42": 2, "article-42": 1})
+
+	at = s.open(t, "events.html")
+	at.eval(t, `
+		Object.defineProperty(document, "visibilityState", { value: "hidden" });
+		document.dispatchEvent(new Event("visibilitychange"));
+		document.dispatchEvent(new Event("visibilitychange"));
+	`, nil)
+	s.check(t, map[string]int64{"to another article": 1, "left article-42": 3, "article-42": 1})
+}
+
+// The image without a key is not counted, and the events after it, which are, go
+// over its connection, over HTTP/1.1 and HTTP/2, though it was idle for longer
+// than Node keeps one.
+func testWarm(t *testing.T, w *world) {
+	protocols := []string{"http/1.1", "h2"}
+	var sites []*site
+	var tabs []*tab
+	for i, protocol := range protocols {
+		sites = append(sites, w.newSite(t, protocol))
+		tabs = append(tabs, sites[i].open(t, "events.html"))
+		sites[i].check(t, nil)
+		sites[i].checkConnection(t, 1)
+	}
+	<-time.After(7 * time.Second)
+	for i, s := range sites {
+		tabs[i].click(t, share)
+		s.check(t, map[string]int64{"share article-42": 1})
+		s.checkConnection(t, 2)
+		tabs[i].eval(t, `trackLeaving("bye")`, nil)
+		s.check(t, map[string]int64{"share article-42": 1, "bye": 1})
+		s.checkConnection(t, 3)
+	}
+}
+
+// checkConnection fails unless one connection has carried so many requests, and
+// no other any.
+func (s *site) checkConnection(t *testing.T, requests int) {
+	t.Helper()
+	if conns := s.relay.requests(t); len(conns) != 1 || len(conns[0]) != requests {
+		t.Errorf("%s: the requests of each connection are %q, want %d of one", s.relay.protocol, conns, requests)
+	}
+}
+
+// An event is one request, for which the browser asks for no leave before; as it
+// would for one with a header of its own.
+func testNoPreflight(t *testing.T, w *world) {
+	s := w.newSite(t, "http/1.1")
+	at := s.open(t, "events.html")
+	at.click(t, share)
+	at.eval(t, `trackLeaving("bye")`, nil)
+	s.check(t, map[string]int64{"share article-42": 1, "bye": 1})
+	methods := func() map[string]int {
+		methods := make(map[string]int)
+		for _, requests := range s.relay.requests(t) {
+			for _, request := range requests {
+				method, _, _ := strings.Cut(request, " ")
+				methods[method]++
+			}
+		}
+		return methods
+	}
+	if got := methods(); !reflect.DeepEqual(got, map[string]int{"GET": 2, "POST": 1}) {
+		t.Errorf("the requests of page, event and beacon are %v", got)
+	}
+	at.eval(t, `fetch(pixel, { headers: { "X-Event": "share" } }).catch(() => true)`, nil)
+	if got := methods(); got["OPTIONS"] != 1 {
+		t.Errorf("with a request that needs leave, they are %v", got)
+	}
+}
+
+// Who runs no script is counted by the image in noscript.
+func testNoScript(t *testing.T, w *world) {
+	s := w.newSite(t, "h2")
+	at := w.browser.newTab(t)
+	at.call(t, "Emulation.setScriptExecutionDisabled", map[string]any{"value": true}, nil)
+	at.open(t, s.pages+"/events.html")
+	s.check(t, map[string]int64{"no script": 1})
+}
+
+// An e-mail is a view as any other, where it is shown as webmail shows it: in a
+// frame without rights.
+func testMail(t *testing.T, w *world) {
+	s := w.newSite(t, "h2")
+	text, err := os.ReadFile("../embed/mail.html")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mail := strings.ReplaceAll(string(text), pixelHost+"/", s.pixel+"/")
+	webmail := w.serve(t, "mail.example.net", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, `<!doctype html><iframe sandbox srcdoc="%s"></iframe>`, html.EscapeString(mail))
+	}))
+	w.browser.newTab(t).open(t, webmail)
+	s.check(t, map[string]int64{"newsletter-7": 1})
+}
+
+// loaded reports whether the image of the page was loaded, or else blocked.
+func (at *tab) loaded(t *testing.T) bool {
+	t.Helper()
+	var width int
+	at.eval(t, `document.images[0].naturalWidth`, &width)
+	return width == 1
+}
+
+// A page under require-corp shows the pixel, and no image of a server that does
+// not say that it may. With the attribute crossorigin, nothing shows the pixel.
+func testEmbedderPolicy(t *testing.T, w *world) {
+	s := w.newSite(t, "h2")
+	other := w.serve(t, "pictures.example.com", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(w, r, "../../internal/pixel/pixel.gif")
+	}))
+	at := w.browser.newTab(t)
+	for _, test := range []struct {
+		policy, pixel string
+		loaded        bool
+	}{
+		{"require-corp", s.pixel, true},
+		{"require-corp", other, false},
+		{"unsafe-none", other, true},
+	} {
+		pages := w.serve(t, "www.example.org", recipes(t, test.pixel, "Cross-Origin-Embedder-Policy", test.policy))
+		at.open(t, pages+"/page.html")
+		if at.loaded(t) != test.loaded {
+			t.Errorf("under %s the image of %s is loaded: %v", test.policy, test.pixel, !test.loaded)
+		}
+	}
+	s.check(t, map[string]int64{"article-42": 1})
+
+	var shown bool
+	at.eval(t, `new Promise(done => {
+		const image = new Image();
+		image.onload = () => done(true);
+		image.onerror = () => done(false);
+		image.crossOrigin = "anonymous";
+		image.src = "`+s.pixel+`/pixel.gif";
+	})`, &shown)
+	if shown {
+		t.Error("an image with crossorigin is loaded")
+	}
+}
+
+// A page with a policy for its contents names the pixel's address twice: for
+// images, and for beacons.
+func testContentPolicy(t *testing.T, w *world) {
+	s := w.newSite(t, "h2")
+	for _, test := range []struct {
+		policy string
+		want   map[string]int64
+	}{
+		{"", nil},
+		{"connect-src " + s.pixel, map[string]int64{"beacon": 1}},
+		{"img-src " + s.pixel, map[string]int64{"beacon": 1, "image": 1}},
+		{"img-src " + s.pixel + "; connect-src " + s.pixel, map[string]int64{"beacon": 2, "image": 2}},
+	} {
+		at := w.browser.newTab(t)
+		policy := "default-src 'self' 'unsafe-inline'; " + test.policy
+		at.open(t, w.serve(t, "www.example.org", recipes(t, s.pixel, "Content-Security-Policy", policy))+"/events.html")
+		at.eval(t, `track("image"); trackLeaving("beacon")`, nil)
+		s.check(t, test.want)
+	}
+}
