@@ -73,8 +73,9 @@ func testKeys(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	at := s.open(t, "events.html")
 	keys := []string{
-		"&=+%#;,\"'<>?/\\", "%41", "%", "a+b c", "a,b", "key=a&key=b", "[]", "__proto__", "constructor", "42", "-1", "null",
-		"é", "e\u0301", "ß", "你好", "العربية", "👍🏽", "🏳️‍🌈", "\U0010ffff", "\ufeff", "\ufffd", "\u2028", "\u0080", "a\nb\r\n", "</script>",
+		"&=+%#;,\"'<>?/\\", "%41", "%", "a+b c", "a,b", "key=a&key=b", "a\nb\r\n", "</script>",
+		"__proto__", "constructor", "42", "-1", "null",
+		"é", "e\u0301", "你好", "العربية", "👍🏽", "🏳️‍🌈", "\u0080", "\u2028", "\ufeff", "\ufffd", "\U0010ffff",
 		strings.Repeat("x", 8000),
 	}
 	var all strings.Builder
@@ -213,18 +214,32 @@ func testWarm(t *testing.T, w *world) {
 		tabs[i].click(t, share)
 		s.check(t, map[string]int64{"share article-42": 1})
 		s.checkConnection(t, 2)
+		tabs[i].waitAnswer(t, "share")
 		tabs[i].eval(t, `trackLeaving("bye")`, nil)
 		s.check(t, map[string]int64{"share article-42": 1, "bye": 1})
 		s.checkConnection(t, 3)
 	}
 }
 
+// waitAnswer waits until the page has the answer to a request whose address has
+// this in it, since until then the connection is busy: the daemon counts a hit
+// before it answers.
+func (at *tab) waitAnswer(t *testing.T, part string) {
+	t.Helper()
+	at.eval(t, `new Promise(done => {
+		const observer = new PerformanceObserver(list => {
+			if (list.getEntries().some(entry => entry.name.includes("`+part+`"))) done(true);
+		});
+		observer.observe({ type: "resource", buffered: true });
+	})`, nil)
+}
+
 // checkConnection fails unless one connection has carried so many requests, and
 // no other any.
 func (s *site) checkConnection(t *testing.T, requests int) {
 	t.Helper()
-	if conns := s.relay.requests(t); len(conns) != 1 || len(conns[0]) != requests {
-		t.Errorf("%s: the requests of each connection are %q, want %d of one", s.relay.protocol, conns, requests)
+	if conns := s.tap.requests(); len(conns) != 1 || len(conns[0]) != requests {
+		t.Errorf("%s: the requests of each connection are %q, want %d of one", s.tap.protocol, conns, requests)
 	}
 }
 
@@ -238,7 +253,7 @@ func testNoPreflight(t *testing.T, w *world) {
 	s.check(t, map[string]int64{"share article-42": 1, "bye": 1})
 	methods := func() map[string]int {
 		methods := make(map[string]int)
-		for _, requests := range s.relay.requests(t) {
+		for _, requests := range s.tap.requests() {
 			for _, request := range requests {
 				method, _, _ := strings.Cut(request, " ")
 				methods[method]++

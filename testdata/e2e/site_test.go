@@ -83,7 +83,7 @@ type site struct {
 	pages string // where the recipes are
 	pixel string // where the pixel is, but for its path
 
-	relay       *relay // before the daemon
+	tap         *tap // before the daemon
 	daemon      *rig.Process
 	application *rig.Endpoint
 	hits        map[string]int64 // that the application has received
@@ -102,8 +102,8 @@ func (w *world) newSite(t *testing.T, protocol string) *site {
 	})
 	s.daemon = rig.Start(t, exec.Command(binary, config), rig.NewOutput(), rig.NewOutput())
 	s.daemon.Stdout.WaitLine(t, 0, "Serving")
-	s.relay = newRelay(t, w.certificate, protocol, port)
-	s.pixel = pixelHost + ":" + s.relay.port
+	s.tap = newTap(t, w.certificate, protocol, port)
+	s.pixel = pixelHost + ":" + s.tap.port
 	s.pages = w.serve(t, "www.example.org", recipes(t, s.pixel, "Content-Language", "en"))
 	t.Cleanup(func() {
 		if !t.Failed() {
@@ -138,8 +138,8 @@ func (s *site) flush(t *testing.T) {
 	}
 }
 
-// check waits until the application has as many hits as these, and fails if it
-// has not these. They are all since the start.
+// check waits until the application has as many hits as these, and ends the test
+// if it has not these. They are all since the start.
 func (s *site) check(t *testing.T, want map[string]int64) {
 	t.Helper()
 	s.want = want
@@ -156,6 +156,9 @@ func (s *site) check(t *testing.T, want map[string]int64) {
 		if want[key] == 0 {
 			t.Errorf("the application has %d hits of %q, want none", n, key)
 		}
+	}
+	if t.Failed() {
+		t.FailNow()
 	}
 }
 

@@ -12,10 +12,10 @@ import (
 	"testing"
 )
 
-// relay stands before a daemon that serves HTTPS, and keeps what clients send it
+// tap stands before a daemon that serves HTTPS, and keeps what clients send it
 // over each connection. It passes on the bytes as they are, in the protocol that
 // it was told to offer: "http/1.1" or "h2".
-type relay struct {
+type tap struct {
 	port     string
 	protocol string
 
@@ -23,9 +23,9 @@ type relay struct {
 	conns []*bytes.Buffer // what clients have sent
 }
 
-// newRelay returns a relay with a certificate to a port of this machine. It ends
+// newTap returns a tap with a certificate to a port of this machine. It ends
 // with the test.
-func newRelay(t *testing.T, certificate tls.Certificate, protocol, to string) *relay {
+func newTap(t *testing.T, certificate tls.Certificate, protocol, to string) *tap {
 	t.Helper()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
 		Certificates: []tls.Certificate{certificate},
@@ -34,8 +34,8 @@ func newRelay(t *testing.T, certificate tls.Certificate, protocol, to string) *r
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{protocol: protocol}
-	_, r.port, _ = net.SplitHostPort(listener.Addr().String())
+	p := &tap{protocol: protocol}
+	_, p.port, _ = net.SplitHostPort(listener.Addr().String())
 	var conns sync.WaitGroup
 	conns.Go(func() {
 		for {
@@ -43,43 +43,43 @@ func newRelay(t *testing.T, certificate tls.Certificate, protocol, to string) *r
 			if err != nil {
 				return
 			}
-			conns.Go(func() { r.serve(t, conn, to) })
+			conns.Go(func() { p.serve(t, conn, to) })
 		}
 	})
 	t.Cleanup(func() {
 		listener.Close()
 		conns.Wait()
 	})
-	return r
+	return p
 }
 
 // serve passes on a connection until one of its ends, or the test, has ended.
-func (r *relay) serve(t *testing.T, client net.Conn, to string) {
+func (p *tap) serve(t *testing.T, client net.Conn, to string) {
 	defer client.Close()
 	defer context.AfterFunc(t.Context(), func() { client.Close() })()
 	sent := new(bytes.Buffer)
-	r.mu.Lock()
-	r.conns = append(r.conns, sent)
-	r.mu.Unlock()
-	daemon, err := tls.Dial("tcp", "127.0.0.1:"+to, &tls.Config{
+	p.mu.Lock()
+	p.conns = append(p.conns, sent)
+	p.mu.Unlock()
+	server, err := tls.Dial("tcp", "127.0.0.1:"+to, &tls.Config{
 		InsecureSkipVerify: true,
-		NextProtos:         []string{r.protocol},
+		NextProtos:         []string{p.protocol},
 	})
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	defer daemon.Close()
+	defer server.Close()
 	go func() {
 		defer client.Close()
-		io.Copy(client, daemon)
+		io.Copy(client, server)
 	}()
 	for buffer := make([]byte, 32<<10); ; {
 		n, err := client.Read(buffer)
-		r.mu.Lock()
+		p.mu.Lock()
 		sent.Write(buffer[:n])
-		r.mu.Unlock()
-		if _, writing := daemon.Write(buffer[:n]); err != nil || writing != nil {
+		p.mu.Unlock()
+		if _, writing := server.Write(buffer[:n]); err != nil || writing != nil {
 			return
 		}
 	}
@@ -87,13 +87,12 @@ func (r *relay) serve(t *testing.T, client net.Conn, to string) {
 
 // requests returns the requests of each connection that has carried any: a spare
 // one that a browser opens is none. Of HTTP/2 their number is all that there is.
-func (r *relay) requests(t *testing.T) (conns [][]string) {
-	t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, sent := range r.conns {
+func (p *tap) requests() (conns [][]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, sent := range p.conns {
 		split := requestsOf1
-		if r.protocol == "h2" {
+		if p.protocol == "h2" {
 			split = requestsOf2
 		}
 		if requests := split(sent.Bytes()); len(requests) > 0 {
