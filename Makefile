@@ -54,11 +54,23 @@ soak: build ## keep a ledger of every hit for SOAKTIME (60s), against a hostile 
 	@testdata/need nginx nginx
 	SOAKTIME=$(SOAKTIME) PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v ./testdata/soak
 
+# What the Express application needs. A node_modules beside it would be taken
+# for a part of the source.
+EXPRESS = .build/express
+$(EXPRESS)/installed: testdata/express/package.json
+	@testdata/need npm nodejs npm
+	@mkdir -p $(EXPRESS)
+	cp $< $(EXPRESS)
+	npm install --prefix $(EXPRESS) --no-save --no-package-lock --no-audit --no-fund
+	@touch $@
+
 .PHONY: e2e
-e2e: build ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, npm)
+e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, npm)
 	@testdata/need chromium chromium
 	@testdata/need nginx nginx
-	PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./testdata/e2e
+	@testdata/need '/usr/lib/postgresql/*/bin/postgres' postgresql
+	@testdata/need systemd-analyze systemd
+	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./testdata/e2e
 
 FUZZTIME ?= 30s
 

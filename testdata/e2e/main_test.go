@@ -9,12 +9,16 @@ import (
 	"testing"
 )
 
-// binary is our program; the Makefile says where it is.
-var binary = os.Getenv("PIXEL_PING")
+// The Makefile says where these are: our program, and the folder that npm has
+// installed what the Express application needs in.
+var (
+	binary  = os.Getenv("PIXEL_PING")
+	express = os.Getenv("EXPRESS")
+)
 
 func TestMain(m *testing.M) {
-	if binary == "" {
-		fmt.Println("FAIL: run make e2e, which says where the program is.")
+	if binary == "" || express == "" {
+		fmt.Println("FAIL: run make e2e, which says where the program and the rest are.")
 		os.Exit(1)
 	}
 	os.Exit(m.Run())

@@ -1,0 +1,331 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pixel-ping/testdata/rig"
+)
+
+// application is the Express application, with the database that it saves to.
+type application struct {
+	*postgres
+	url     string
+	process *rig.Process
+}
+
+const secret = "it's a § secret & more"
+
+// startApplication follows the recipe: it copies the application to an empty
+// folder, makes its table, and starts it. Options are those of PostgreSQL.
+func startApplication(t *testing.T, options ...string) *application {
+	t.Helper()
+	folder, port := t.TempDir(), rig.FreePort(t)
+	text, err := os.ReadFile("../express/app.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "app.js"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// app.js is a module, as package.json says.
+	for _, name := range []string{"package.json", "node_modules"} {
+		if err := os.Symlink(filepath.Join(express, name), filepath.Join(folder, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := &application{postgres: startPostgres(t, options...), url: "http://127.0.0.1:" + port}
+	a.query(t, "-f", "../express/schema.sql")
+	cmd := exec.Command("node", "app.js")
+	cmd.Dir = folder
+	cmd.Env = append(os.Environ(), append(a.env(), "SECRET="+secret, "PORT="+port)...)
+	output := rig.NewOutput()
+	a.process = rig.Start(t, cmd, output, output)
+	output.WaitLine(t, 0, "Saving hits at "+a.url+"/save_hits")
+	return a
+}
+
+// post posts a flush and returns the status of the answer.
+func (a *application) post(t *testing.T, form url.Values) int {
+	t.Helper()
+	answer, err := http.PostForm(a.url+"/save_hits", form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	io.Copy(io.Discard, answer.Body)
+	return answer.StatusCode
+}
+
+// opened asks the application how often a key was seen, and when.
+func (a *application) opened(t *testing.T, key string) (status int, seen struct {
+	Count       int64
+	First, Last time.Time
+}) {
+	t.Helper()
+	answer, err := http.Get(a.url + "/opened/" + url.PathEscape(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if err := json.NewDecoder(answer.Body).Decode(&seen); err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, seen
+}
+
+// daemon is the real program.
+type daemon struct {
+	*rig.Process
+	address string // host:port
+}
+
+// startDaemon starts the real program with settings, and a long interval unless
+// they have another.
+func startDaemon(t *testing.T, settings map[string]any) *daemon {
+	t.Helper()
+	all := map[string]any{"host": "127.0.0.1", "port": rig.FreePort(t), "interval": 3600}
+	maps.Copy(all, settings)
+	cmd := exec.Command(binary, rig.WriteConfig(t, all))
+	d := &daemon{rig.Start(t, cmd, rig.NewOutput(), rig.NewOutput()), fmt.Sprint("127.0.0.1:", all["port"])}
+	d.Stdout.WaitLine(t, 0, "Serving")
+	return d
+}
+
+// hit makes a hit for each key.
+func (d *daemon) hit(t *testing.T, keys ...string) {
+	t.Helper()
+	for _, key := range keys {
+		answer, err := http.Get("http://" + d.address + "/pixel.gif?key=" + url.QueryEscape(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+		if answer.StatusCode != 200 {
+			t.Fatalf("%.50q: status %d", key, answer.StatusCode)
+		}
+	}
+}
+
+// flush forces a flush and waits until it has succeeded.
+func (d *daemon) flush(t *testing.T) {
+	t.Helper()
+	skip := len(d.Stdout.String())
+	d.Signal(t, syscall.SIGUSR2)
+	d.Stdout.WaitLine(t, skip, "--- flushed ---")
+}
+
+// stop stops the daemon, which must have delivered all.
+func (d *daemon) stop(t *testing.T) {
+	t.Helper()
+	d.Signal(t, syscall.SIGTERM)
+	if status := d.Wait(t); status != 0 {
+		t.Errorf("exit status %d; it says:\n%s", status, d.Stderr)
+	}
+}
+
+// The tutorial: an e-mail or a page by its id, opened how often, first and last
+// when.
+func TestApplicationTellsHowOftenItWasOpened(t *testing.T) {
+	t.Parallel()
+	a := startApplication(t, "fsync=off")
+	d := startDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
+	if status, _ := a.opened(t, "newsletter-7"); status != 404 {
+		t.Errorf("status %d before anything was opened, want 404", status)
+	}
+	began := time.Now()
+	d.hit(t, "newsletter-7", "newsletter-7", "pages/über uns?")
+	d.flush(t)
+	_, once := a.opened(t, "newsletter-7")
+	// Microseconds are what PostgreSQL keeps, and milliseconds what a Date does.
+	if once.Count != 2 || once.First.Before(began.Truncate(time.Millisecond)) || once.First != once.Last {
+		t.Errorf("%+v, want 2, first and last seen after %v", once, began)
+	}
+	d.hit(t, "newsletter-7")
+	d.stop(t)
+	_, twice := a.opened(t, "newsletter-7")
+	if twice.Count != 3 || twice.First != once.First || !twice.Last.After(once.Last) {
+		t.Errorf("%+v, want 3, first seen as in %+v and last after it", twice, once)
+	}
+	if _, page := a.opened(t, "pages/über uns?"); page.Count != 1 {
+		t.Errorf("the page: %+v, want 1", page)
+	}
+}
+
+// What is no flush, or comes from somebody else, is refused and not saved.
+func TestApplicationRefuses(t *testing.T) {
+	t.Parallel()
+	a := startApplication(t, "fsync=off")
+	for _, c := range []struct {
+		status int
+		form   url.Values
+	}{
+		{403, url.Values{"json": {`{"a":1}`}, "secret": {"another"}}},
+		{403, url.Values{"json": {`{"a":1}`}, "secret": {""}}},
+		{400, url.Values{"json": {`{"a":1}`}}},
+		{400, url.Values{"json": {`{"a":1}`}, "secret": {secret, secret}}},
+		{400, url.Values{"json": {`{"a":1}`, `{"a":1}`}, "secret": {secret}}},
+		{400, url.Values{"secret": {secret}}},
+		{400, url.Values{}},
+		{400, url.Values{"json": {`{"a":1`}, "secret": {secret}}},
+		{400, url.Values{"json": {`null`}, "secret": {secret}}},
+		{400, url.Values{"json": {`[1]`}, "secret": {secret}}},
+		{400, url.Values{"json": {`""`}, "secret": {secret}}},
+		{400, url.Values{"json": {`{"a":1,"b":0}`}, "secret": {secret}}},
+		{400, url.Values{"json": {`{"a":1,"b":-1}`}, "secret": {secret}}},
+		{400, url.Values{"json": {`{"a":1,"b":0.5}`}, "secret": {secret}}},
+		{400, url.Values{"json": {`{"a":1,"b":"2"}`}, "secret": {secret}}},
+		{400, url.Values{"json": {`{"a":1,"b":null}`}, "secret": {secret}}},
+		{413, url.Values{"json": {`{"a":1,"` + strings.Repeat("x", 17<<20) + `":1}`}, "secret": {secret}}},
+	} {
+		if status := a.post(t, c.form); status != c.status {
+			t.Errorf("%.100q: status %d, want %d", c.form, status, c.status)
+		}
+	}
+	if saved := a.counts(t); len(saved) > 0 {
+		t.Errorf("saved: %v", saved)
+	}
+	for range 2 {
+		if status := a.post(t, url.Values{"json": {`{"a":1,"b":9007199254740991}`}, "secret": {secret}}); status != 204 {
+			t.Errorf("status %d, want 204", status)
+		}
+	}
+	if status := a.post(t, url.Values{"json": {`{}`}, "secret": {secret}}); status != 204 {
+		t.Errorf("status %d of an empty flush, want 204", status)
+	}
+	if saved := a.counts(t); saved["a"] != 2 || saved["b"] != 2*9007199254740991 {
+		t.Errorf("saved: %v", saved)
+	}
+}
+
+// Whatever keys clients invent, each is saved, as itself.
+func TestApplicationSavesAnyKey(t *testing.T) {
+	t.Parallel()
+	a := startApplication(t, "fsync=off")
+	d := startDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
+	keys := []string{
+		"\x00", "a\x00b", "a\\u0000b", "a\ufffdb", "ab", // NUL, and what it must not be taken for
+		"__proto__", "constructor", "toString", "hasOwnProperty", "0", "10", "9", "-1",
+		`"`, `'`, `\`, `\\`, "`", "{}", "{1,2}", "NULL", "null", "'); DROP TABLE hits; --", "$1", "%00", "%",
+		"\t", "\n", "\r\n", "\x1b[31m", "\u2028", " ", "  ", "+", "&", "=", "a&secret=b", "\x7f",
+		"ü", "u\u0308", "é", "日本", "🙂", "👩‍👩‍👧", "\ufeff", "\U0010ffff",
+		strings.Repeat("x", 12000), strings.Repeat("x", 12001), strings.Repeat("🙂", 1200), strings.Repeat("\x00", 4000),
+	}
+	for range 2 {
+		d.hit(t, keys...)
+		d.flush(t)
+	}
+	d.stop(t)
+	type row struct{ key, count string }
+	saved := make(map[string]row)
+	for _, columns := range a.query(t, "-c", "SELECT encode(id, 'hex'), encode(convert_to(key, 'UTF8'), 'hex'), count FROM hits") {
+		saved[columns[0]] = row{columns[1], columns[2]}
+	}
+	for _, key := range keys {
+		want := row{fmt.Sprintf("%x", strings.ReplaceAll(key, "\x00", `\u0000`)), "2"}
+		if got := saved[fmt.Sprintf("%x", sha256.Sum256([]byte(key)))]; got != want {
+			t.Errorf("%.50q: saved as %.100v", key, got)
+		}
+		if _, seen := a.opened(t, key); seen.Count != 2 {
+			t.Errorf("%.50q: opened %d times, want 2", key, seen.Count)
+		}
+	}
+	if len(saved) != len(keys) {
+		t.Errorf("%d keys are saved, want %d", len(saved), len(keys))
+	}
+	if got := d.Stderr.String(); got != "" {
+		t.Errorf("the daemon says:\n%s", got)
+	}
+}
+
+// While the database is down the application says so, and the counts come with
+// a later flush, once.
+func TestApplicationWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	a := startApplication(t, "fsync=off")
+	d := startDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
+	d.hit(t, "a", "b")
+	d.flush(t)
+	a.postgres.stop(t)
+	d.hit(t, "a", "c")
+	d.Signal(t, syscall.SIGUSR2)
+	d.Stderr.WaitLine(t, 0, "--- flush failed with code:500")
+	d.hit(t, "a")
+	a.postgres.start(t)
+	d.flush(t)
+	d.stop(t)
+	if got, want := a.counts(t), map[string]int64{"a": 3, "b": 1, "c": 1}; !maps.Equal(got, want) {
+		t.Errorf("saved %v, want %v", got, want)
+	}
+}
+
+// Flushes of many daemons at once, in any order of their keys, do not wait for
+// each other's rows for ever.
+func TestApplicationTakesFlushesAtOnce(t *testing.T) {
+	t.Parallel()
+	a := startApplication(t, "fsync=off")
+	const keys, flushes = 2000, 10
+	var up, down strings.Builder
+	for i := range keys {
+		fmt.Fprintf(&up, ",\"key %d\":1", i)
+		fmt.Fprintf(&down, ",\"key %d\":1", keys-1-i)
+	}
+	var daemons sync.WaitGroup
+	for _, list := range []string{up.String(), down.String(), up.String(), down.String()} {
+		daemons.Go(func() {
+			for range flushes {
+				if status := a.post(t, url.Values{"json": {"{" + list[1:] + "}"}, "secret": {secret}}); status != 204 {
+					t.Errorf("status %d", status)
+				}
+			}
+		})
+	}
+	daemons.Wait()
+	for key, n := range a.counts(t) {
+		if n != 4*flushes {
+			t.Errorf("%s: %d are saved, want %d", key, n, 4*flushes)
+		}
+	}
+	if t.Failed() {
+		t.Logf("the application says:\n%.2000s", a.process.Stdout)
+	}
+}
+
+// How many upserts a second there are is where a fleet has its limit. The
+// database is as durable as it is by default.
+func TestUpserts(t *testing.T) {
+	a := startApplication(t)
+	d := startDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
+	const keys = 100_000
+	for _, what := range []string{"new keys", "known keys", "known keys again"} {
+		flood(t, d.address, keys)
+		began := time.Now()
+		d.flush(t)
+		took := time.Since(began)
+		t.Logf("%d %s in one flush: %v, %.0f upserts a second", keys, what, took.Round(time.Millisecond), keys/took.Seconds())
+		if took > 30*time.Second {
+			t.Errorf("a flush of %d keys takes %v", keys, took)
+		}
+	}
+	d.stop(t)
+	if got := d.Stderr.String(); got != "" {
+		t.Errorf("the daemon says:\n%s", got)
+	}
+	if got := a.query(t, "-c", "SELECT count(*), min(count), max(count) FROM hits"); fmt.Sprint(got) != fmt.Sprintf("[[%d 3 3]]", keys) {
+		t.Errorf("keys, least and most: %v", got)
+	}
+}

@@ -1,0 +1,75 @@
+// An application that keeps what Pixel Ping counts in PostgreSQL, and tells how
+// often an e-mail or a page was opened, and when last. The database is named by
+// PGHOST, PGDATABASE and so on, the secret by SECRET.
+import { createHash, timingSafeEqual } from 'node:crypto';
+import express from 'express';
+import pg from 'pg';
+
+const { SECRET, HOST = '127.0.0.1', PORT = '3000' } = process.env;
+if (!SECRET) throw new Error('SECRET is to be that of the configuration of pixel-ping');
+
+// The daemon waits for a minute. What takes longer would be saved after it has
+// given up, and be sent again: so it is given up here before that.
+const pool = new pg.Pool({ connectionTimeoutMillis: 5_000, statement_timeout: 30_000, query_timeout: 40_000 });
+// Without this, a database that is stopped would end the application.
+pool.on('error', (err) => console.error(err));
+
+const sha256 = (text) => createHash('sha256').update(text).digest();
+
+// One statement is one transaction. It goes through the keys in one order, or
+// flushes of two daemons could wait for each other's rows.
+const add = `
+	INSERT INTO hits (id, key, count, first_seen, last_seen)
+	SELECT id, key, count, now(), now()
+	FROM unnest($1::bytea[], $2::text[], $3::bigint[]) AS flush (id, key, count)
+	ORDER BY id
+	ON CONFLICT (id) DO UPDATE SET
+		count = hits.count + excluded.count,
+		first_seen = least(hits.first_seen, excluded.first_seen),
+		last_seen = greatest(hits.last_seen, excluded.last_seen)`;
+
+const app = express();
+
+// A body beyond the limit is answered with 413, and comes again in halves.
+app.post('/save_hits', express.urlencoded({ extended: false, limit: '16mb' }), async (req, res) => {
+	const { json, secret } = req.body ?? {};
+	if (typeof json !== 'string' || typeof secret !== 'string') return res.sendStatus(400);
+	if (!timingSafeEqual(sha256(secret), sha256(SECRET))) return res.sendStatus(403);
+	const hits = parse(json);
+	if (hits === undefined) return res.sendStatus(400);
+	const keys = hits.map(([key]) => key);
+	const counts = hits.map(([, count]) => count);
+	await pool.query(add, [keys.map(sha256), keys.map((key) => key.replaceAll('\0', '\\u0000')), counts]);
+	res.sendStatus(204); // only now: the hits are saved
+});
+
+// parse returns the keys and counts of a flush, or undefined if it is none.
+function parse(json) {
+	try {
+		const flush = JSON.parse(json);
+		const hits = Object.entries(flush);
+		const counted = hits.every(([, count]) => Number.isSafeInteger(count) && count > 0);
+		return counted && typeof flush === 'object' && !Array.isArray(flush) ? hits : undefined;
+	} catch {
+		return undefined;
+	}
+}
+
+// How often an e-mail or a page was opened, by the key of its pixel.
+app.get('/opened/:key', async (req, res) => {
+	const { rows } = await pool.query('SELECT count, first_seen, last_seen FROM hits WHERE id = $1', [sha256(req.params.key)]);
+	if (rows.length === 0) return res.status(404).json({ count: 0 });
+	const [{ count, first_seen: first, last_seen: last }] = rows;
+	res.json({ count: Number(count), first, last });
+});
+
+// Whatever was not saved is answered with an error, and comes again.
+app.use((err, req, res, next) => {
+	if (!err.status) console.error(err);
+	res.sendStatus(err.status ?? 500);
+});
+
+app.listen(PORT, HOST, (err) => {
+	if (err) throw err;
+	console.log(`Saving hits at http://${HOST}:${PORT}/save_hits`);
+});
