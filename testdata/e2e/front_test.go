@@ -210,8 +210,8 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 				for i, key := range keys {
 					// The agent says which key it is; that of an attacker may be any.
 					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: %d \"\\\xff\x01 %d\r\n\r\n", target(key), i, client)
-					if status, err := readAnswer(r); status != 200 {
-						t.Errorf("%.50q: %d, %v", key, status, err)
+					if answer, err := readAnswer(r); err != nil || answer.StatusCode != 200 {
+						t.Errorf("%.50q: %v, %v", key, answer, err)
 						return
 					}
 				}

@@ -28,8 +28,8 @@ func flood(t *testing.T, address string, keys int) {
 	}()
 	r := bufio.NewReader(conn)
 	for range keys {
-		if status, err := readAnswer(r); status != 200 {
-			t.Fatalf("status %d, %v", status, err)
+		if answer, err := readAnswer(r); err != nil || answer.StatusCode != 200 {
+			t.Fatalf("%v, %v", answer, err)
 		}
 	}
 }
@@ -37,12 +37,11 @@ func flood(t *testing.T, address string, keys int) {
 // target returns the target of a key's pixel.
 func target(key string) string { return "/pixel.gif?key=" + url.QueryEscape(key) }
 
-// readAnswer reads an answer and returns its status.
-func readAnswer(r *bufio.Reader) (status int, err error) {
+// readAnswer reads an answer to its end.
+func readAnswer(r *bufio.Reader) (*http.Response, error) {
 	answer, err := http.ReadResponse(r, nil)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		_, err = io.Copy(io.Discard, answer.Body)
 	}
-	_, err = io.Copy(io.Discard, answer.Body)
-	return answer.StatusCode, err
+	return answer, err
 }

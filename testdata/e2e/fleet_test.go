@@ -1,0 +1,111 @@
+package e2e
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"regexp"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pixel-ping/testdata/rig"
+)
+
+// Three daemons behind nginx add up in the application, one of which is stopped
+// and started again under load: each hit is answered, and each that was answered
+// is saved, once.
+func TestFleet(t *testing.T) {
+	const hits, keys, clients = 100_000, 1000, 16
+	a := startApplication(t, "fsync=off")
+	var daemons []*daemon
+	var settings []map[string]any
+	var pairs []string
+	for i := range 3 {
+		settings = append(settings, map[string]any{"port": rig.FreePort(t), "interval": 1, "endpoint": a.url + "/save_hits", "secret": secret})
+		daemons = append(daemons, startDaemon(t, settings[i]))
+		pairs = append(pairs, fmt.Sprintf("10.0.0.%d:9187", i+1), daemons[i].address)
+	}
+	n := startNginx(t, "../nginx/fleet.conf", pairs...)
+
+	var next atomic.Int64           // the number of the next hit
+	var answered [keys]atomic.Int64 // hits of each key
+	amid := make(chan struct{})     // closed when some of them are made
+	back := make(chan struct{})     // closed when nginx asks the stopped one again
+	var loads sync.WaitGroup
+	began := time.Now()
+	for range clients {
+		loads.Go(func() {
+			var conn *tls.Conn
+			var r *bufio.Reader
+			for i := next.Add(1) - 1; i < hits; i = next.Add(1) - 1 {
+				if i == hits/4 {
+					close(amid)
+				}
+				if i >= hits*3/4 {
+					<-back
+				}
+				// nginx takes a thousand requests on a connection, and then closes it.
+				if conn == nil {
+					var err error
+					if conn, err = n.dial(); err != nil {
+						t.Error(err)
+						return
+					}
+					conn.SetDeadline(time.Now().Add(2 * time.Minute))
+					r = bufio.NewReader(conn)
+				}
+				// Beacons are POSTs.
+				method := []string{"GET", "GET", "GET", "POST"}[i/keys%4]
+				fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method, target(fmt.Sprint("article-", i%keys)))
+				answer, err := readAnswer(r)
+				if err != nil || answer.StatusCode != 200 {
+					t.Errorf("hit %d: %v, %v", i, answer, err)
+					conn.Close()
+					conn = nil
+					continue
+				}
+				answered[i%keys].Add(1)
+				if answer.Close {
+					conn.Close()
+					conn = nil
+				}
+			}
+			if conn != nil {
+				conn.Close()
+			}
+		})
+	}
+	<-amid
+	daemons[1].stop(t)
+	daemons[1] = startDaemon(t, settings[1])
+	<-time.After(2500 * time.Millisecond) // fail_timeout, and some more
+	close(back)
+	loads.Wait()
+	t.Logf("%d hits in %v", hits, time.Since(began).Round(time.Millisecond))
+	for i, d := range daemons {
+		d.stop(t)
+		if !regexp.MustCompile(`(?m)^\d+:\tarticle-`).MatchString(d.Stdout.String()) {
+			t.Errorf("daemon %d got no hits", i)
+		}
+		if got := d.Stderr.String(); got != "" {
+			t.Errorf("daemon %d says:\n%s", i, got)
+		}
+	}
+	saved := a.counts(t)
+	if len(saved) != keys {
+		t.Errorf("%d keys are saved, want %d", len(saved), keys)
+	}
+	var sum int64
+	for i := range answered {
+		key := fmt.Sprint("article-", i)
+		sum += saved[key]
+		if n := answered[i].Load(); saved[key] != n {
+			t.Errorf("%s: %d hits are saved, and %d were answered", key, saved[key], n)
+		}
+	}
+	if sum != hits {
+		t.Errorf("%d hits are saved, want %d", sum, hits)
+	}
+}
