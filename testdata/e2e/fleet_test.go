@@ -57,7 +57,7 @@ func TestFleet(t *testing.T) {
 					r = bufio.NewReader(conn)
 				}
 				// Beacons are POSTs.
-				method := []string{"GET", "GET", "GET", "POST"}[i/keys%4]
+				method := []string{"GET", "GET", "GET", "POST"}[i%4]
 				fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method, target(fmt.Sprint("article-", i%keys)))
 				answer, err := readAnswer(r)
 				if err != nil || answer.StatusCode != 200 {
