@@ -317,9 +317,6 @@ func TestUpserts(t *testing.T) {
 		d.flush(t)
 		took := time.Since(began)
 		t.Logf("%d %s in one flush: %v, %.0f upserts a second", keys, what, took.Round(time.Millisecond), keys/took.Seconds())
-		if took > 30*time.Second {
-			t.Errorf("a flush of %d keys takes %v", keys, took)
-		}
 	}
 	d.stop(t)
 	if got := d.Stderr.String(); got != "" {
