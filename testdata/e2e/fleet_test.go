@@ -56,9 +56,11 @@ func TestFleet(t *testing.T) {
 					conn.SetDeadline(time.Now().Add(2 * time.Minute))
 					r = bufio.NewReader(conn)
 				}
-				// Beacons are POSTs.
-				method := []string{"GET", "GET", "GET", "POST"}[i%4]
-				fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method, target(fmt.Sprint("article-", i%keys)))
+				method, rest := "GET", "\r\n"
+				if i%4 == 0 { // a beacon
+					method, rest = "POST", "Content-Length: 4\r\n\r\ndata"
+				}
+				fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\n%s", method, target(fmt.Sprint("article-", i%keys)), rest)
 				answer, err := readAnswer(r)
 				if err != nil || answer.StatusCode != 200 {
 					t.Errorf("hit %d: %v, %v", i, answer, err)

@@ -119,6 +119,18 @@ func (n *nginx) ask(t *testing.T, method, target, more string) int {
 	return answer.StatusCode
 }
 
+// target returns the target of a key's pixel.
+func target(key string) string { return "/pixel.gif?key=" + url.QueryEscape(key) }
+
+// readAnswer reads an answer to its end.
+func readAnswer(r *bufio.Reader) (*http.Response, error) {
+	answer, err := http.ReadResponse(r, nil)
+	if err == nil {
+		_, err = io.Copy(io.Discard, answer.Body)
+	}
+	return answer, err
+}
+
 // line is what the recipe logs of a hit.
 type line struct {
 	Time                                time.Time
@@ -238,6 +250,20 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 			t.Errorf("%s %s: status %d", c.method, c.target, status)
 		}
 	}
+	overHTTP2 := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: n.roots}, ForceAttemptHTTP2: true}}
+	request, err := http.NewRequest("GET", "https://"+n.address+target("HTTP/2"+strings.Repeat("x", 12000)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("User-Agent", "")
+	answer, err := overHTTP2.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != 200 || answer.ProtoMajor != 2 {
+		t.Errorf("over HTTP/2: %s %s", answer.Proto, answer.Status)
+	}
 	// A page that goes away does not wait for the answer.
 	const gone = 20
 	for range gone {
@@ -248,7 +274,7 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 		fmt.Fprintf(conn, "GET /pixel.gif?key=gone HTTP/1.1\r\nHost: x\r\n\r\n")
 		conn.NetConn().Close()
 	}
-	lines := n.log(t, "pixel-ping.log", 6+gone)
+	lines := n.log(t, "pixel-ping.log", 7+gone)
 	lines = append(n.log(t, "pixel-ping.log.1", 0), lines...)
 
 	logged := make(map[string]int64)
