@@ -72,6 +72,19 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@testdata/need systemd-analyze systemd
 	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./testdata/e2e
 
+BENCH = PATH="$(CURDIR)/$(ORIGINAL)/node_modules/.bin:$$PATH" ORIGINAL="$(CURDIR)/$(ORIGINAL)" EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" \
+	go test -count=1 -v -timeout 30m ./testdata/bench
+
+.PHONY: bench
+bench: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure beside the original, Express and nginx, in ROUNDS (3) (needs npm, nginx, wrk)
+	@testdata/need nginx nginx
+	@testdata/need wrk wrk
+	$(BENCH) -run 'TestHits|TestIdle|TestStart'
+
+.PHONY: bench-flush
+bench-flush: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure flushes of 200,000 and 1,000,000 keys beside the original (needs npm)
+	$(BENCH) -run TestFlush
+
 FUZZTIME ?= 30s
 
 .PHONY: fuzz

@@ -1,0 +1,180 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pixel-ping/testdata/rig"
+)
+
+// TestFlush has the daemon and the original hold many keys, forces a flush, and
+// makes hits while it lasts.
+func TestFlush(t *testing.T) {
+	for _, keys := range []int{200_000, 1_000_000} {
+		table := newTable(fmt.Sprintf("flush of %d keys", keys),
+			"longest wait of a hit, ms", "CPU, s", "wall, s", "memory before, MB", "peak memory, MB")
+		for range rounds(t) {
+			for _, name := range names[:2] {
+				table.add(name, measureFlush(t, name, keys)...)
+			}
+		}
+		table.print()
+	}
+}
+
+// measureFlush returns the figures of one flush, in the order of the table.
+func measureFlush(t *testing.T, name string, keys int) []float64 {
+	t.Helper()
+	received := make(chan error, 1)
+	application := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		w.WriteHeader(204)
+		received <- err
+	}))
+	defer application.Close()
+	port := rig.FreePort(t)
+	config := rig.WriteConfig(t, map[string]any{"host": "127.0.0.1", "port": port, "interval": 86400, "endpoint": application.URL})
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(binary, config)
+	if name == "original" {
+		cmd = exec.Command("node", filepath.Join(original, "bin", "pixel-ping"), config)
+	}
+	cmd.Stdout = log
+	s := &server{Process: rig.StartCommand(t, cmd), url: "http://127.0.0.1:" + port, prefix: "/pixel.gif?key="}
+	defer s.end(t)
+	s.record(t, keys)
+	<-time.After(time.Second) // what recording leaves to be done
+
+	memory, _ := s.memory(t)
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", cmd.Process.Pid), []byte("5"), 0); err != nil {
+		t.Fatalf("the peak is not reset: %v", err)
+	}
+	flushed := make(chan struct{})
+	waits := make(chan time.Duration)
+	const clients = 4
+	for range clients {
+		go func() { waits <- s.longestWait(t, flushed) }()
+	}
+	<-time.After(100 * time.Millisecond) // the clients have begun
+	before := s.cpu(t)
+	began := time.Now()
+	s.Signal(t, syscall.SIGUSR2)
+	if err := <-received; err != nil {
+		t.Error(err)
+	}
+	waitEnd(t, log, "--- flushed ---\n")
+	wall, cpu := time.Since(began), s.cpu(t)-before
+	close(flushed)
+	var longest time.Duration
+	for range clients {
+		longest = max(longest, <-waits)
+	}
+	_, peak := s.memory(t)
+	return []float64{longest.Seconds() * 1e3, cpu.Seconds(), wall.Seconds(), memory / 1e6, peak / 1e6}
+}
+
+// record makes one hit for each of many keys that are the URLs of articles.
+func (s *server) record(t *testing.T, keys int) {
+	t.Helper()
+	const clients, batch = 4, 100
+	var wg sync.WaitGroup
+	for client := range clients {
+		wg.Go(func() {
+			conn := s.dialFirst(t)
+			if conn == nil {
+				return
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(5 * time.Minute))
+			buffer := make([]byte, 64<<10)
+			for first := client * batch; first < keys; first += clients * batch {
+				var requests strings.Builder
+				for i := first; i < first+batch; i++ {
+					fmt.Fprintf(&requests, "GET %shttps%%3A%%2F%%2Fwww.example.com%%2F2026%%2F11%%2F22%%2Fan-article-of-some-length-%d.html HTTP/1.1\r\nHost: x\r\n\r\n", s.prefix, i)
+				}
+				io.WriteString(conn, requests.String())
+				for answers := 0; answers < batch; {
+					n, err := conn.Read(buffer)
+					if err != nil {
+						t.Errorf("after %d keys: %v", first, err)
+						return
+					}
+					answers += bytes.Count(buffer[:n], []byte(";")) // the last byte of the GIF, and nowhere else
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// dialFirst connects as soon as the server listens.
+func (s *server) dialFirst(t *testing.T) net.Conn {
+	for limit := time.Now().Add(rig.Deadline); ; <-time.After(time.Millisecond) {
+		conn, err := s.dial()
+		if err == nil {
+			return conn
+		}
+		if time.Now().After(limit) {
+			t.Errorf("the server does not listen: %v", err)
+			return nil
+		}
+	}
+}
+
+// longestWait makes a hit each millisecond until the flush has ended, and
+// returns how long the slowest took. A connection that is cut is made again.
+func (s *server) longestWait(t *testing.T, flushed <-chan struct{}) (longest time.Duration) {
+	conn := s.dialFirst(t)
+	for conn != nil {
+		began := time.Now()
+		err := s.hit(conn, "probe")
+		longest = max(longest, time.Since(began))
+		if err != nil {
+			conn.Close()
+			conn = s.dialFirst(t)
+		}
+		select {
+		case <-flushed:
+			conn.Close()
+			return longest
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return longest
+}
+
+// waitEnd waits until a file ends in text.
+func waitEnd(t *testing.T, file *os.File, text string) {
+	t.Helper()
+	end := make([]byte, len(text))
+	for limit := time.Now().Add(time.Minute); ; <-time.After(time.Millisecond) {
+		if info, err := file.Stat(); err == nil && info.Size() > int64(len(text)) {
+			file.ReadAt(end, info.Size()-int64(len(text)))
+		}
+		if string(end) == text {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("the log does not end in %q but in %q", text, end)
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package bench
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"pixel-ping/testdata/rig"
+)
+
+// names are the servers, in the order of the tables.
+var names = []string{"this", "original", "Express", "nginx"}
+
+// A server is one of them, running.
+type server struct {
+	*rig.Process
+	url    string // up to the path
+	prefix string // of a target, before the key
+}
+
+// start starts a server on a free port and returns it with the time from the
+// start of the process to its first answer. With certificate, a folder with
+// cert.pem and key.pem, it serves HTTPS.
+func start(t *testing.T, name, certificate string) (*server, time.Duration) {
+	t.Helper()
+	s := &server{url: "http://127.0.0.1:" + rig.FreePort(t), prefix: "/pixel.gif?key="}
+	if certificate != "" {
+		s.url = strings.Replace(s.url, "http", "https", 1)
+	}
+	began := time.Now()
+	s.Process = rig.StartCommand(t, command(t, name, s.url[strings.LastIndex(s.url, ":")+1:], certificate))
+	if name == "Express" {
+		s.prefix = "/"
+	}
+	client := http.Client{Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
+		DisableKeepAlives: true,
+	}}
+	for {
+		answer, err := client.Get(s.url + s.prefix + "first")
+		if err == nil && answer.StatusCode == 200 {
+			answer.Body.Close()
+			return s, time.Since(began)
+		}
+		if time.Since(began) > rig.Deadline {
+			t.Fatalf("%s does not serve: %v", name, err)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+// command returns what starts a server.
+func command(t *testing.T, name, port, certificate string) *exec.Cmd {
+	t.Helper()
+	key, cert := filepath.Join(certificate, "key.pem"), filepath.Join(certificate, "cert.pem")
+	switch name {
+	case "this", "original":
+		settings := map[string]any{"host": "127.0.0.1", "port": port, "interval": 86400}
+		if certificate != "" {
+			settings["sslkey"], settings["sslcert"] = key, cert
+		}
+		if name == "this" {
+			return exec.Command(binary, rig.WriteConfig(t, settings))
+		}
+		if certificate != "" {
+			settings["sslca"] = cert // without it, the original serves plain HTTP
+		}
+		return exec.Command("node", filepath.Join(original, "bin", "pixel-ping"), rig.WriteConfig(t, settings))
+	case "Express":
+		cmd := exec.Command("node", "express.js", port)
+		if certificate != "" {
+			cmd.Args = append(cmd.Args, key, cert)
+		}
+		cmd.Env = append(os.Environ(), "NODE_PATH="+express, "NODE_ENV=production")
+		return cmd
+	case "nginx":
+		folder := t.TempDir()
+		ssl := ""
+		if certificate != "" {
+			ssl = "ssl; ssl_certificate " + cert + "; ssl_certificate_key " + key
+		}
+		// One process, as the others are; its log has what they count.
+		conf := fmt.Sprintf(`daemon off; master_process off; pid nginx.pid; error_log error.log;
+			worker_rlimit_nofile 20000;
+			events { worker_connections 20000; }
+			http {
+				log_format key '$arg_key';
+				access_log access.log key buffer=64k flush=1s;
+				keepalive_requests 1000000;
+				server { listen 127.0.0.1:%s %s; location = /pixel.gif { empty_gif; } }
+			}`, port, ssl)
+		if err := os.WriteFile(filepath.Join(folder, "nginx.conf"), []byte(conf), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return exec.Command("nginx", "-p", folder, "-c", "nginx.conf", "-e", "error.log")
+	}
+	t.Fatalf("there is no server %q", name)
+	return nil
+}
+
+// end ends the server at once.
+func (s *server) end(t *testing.T) {
+	s.Cmd.Process.Kill()
+	s.Wait(t)
+}
+
+// cpu returns the processor time that the system has accounted to the process,
+// which it counts in hundredths of a second.
+func (s *server) cpu(t *testing.T) time.Duration {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The name, in parentheses, may have spaces. The third field stands first here.
+	fields := strings.Fields(string(stat[strings.LastIndex(string(stat), ")")+1:]))
+	var ticks int
+	for _, field := range fields[11:13] {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// memory returns the bytes that are resident now, and the most that ever were.
+func (s *server) memory(t *testing.T) (now, peak float64) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		var kilobytes float64
+		if _, err := fmt.Sscanf(line, "VmRSS: %f kB", &kilobytes); err == nil {
+			now = kilobytes * 1024
+		}
+		if _, err := fmt.Sscanf(line, "VmHWM: %f kB", &kilobytes); err == nil {
+			peak = kilobytes * 1024
+		}
+	}
+	return now, peak
+}
+
+// hit makes one request over a connection and reads the answer, which is small
+// enough to come as one piece.
+func (s *server) hit(conn net.Conn, key string) error {
+	buffer := make([]byte, 4096)
+	if _, err := fmt.Fprintf(conn, "GET %s%s HTTP/1.1\r\nHost: x\r\n\r\n", s.prefix, key); err != nil {
+		return err
+	}
+	conn.SetReadDeadline(time.Now().Add(rig.Deadline))
+	for read := ""; ; {
+		n, err := conn.Read(buffer)
+		if err != nil {
+			return err
+		}
+		read += string(buffer[:n])
+		if strings.HasSuffix(read, ";") { // the last byte of the GIF
+			return nil
+		}
+	}
+}
+
+func (s *server) dial() (net.Conn, error) {
+	return net.Dial("tcp", s.url[strings.LastIndex(s.url, "/")+1:])
+}
