@@ -129,11 +129,11 @@ func address(conf config.Config, listener net.Listener) string {
 
 // serve accepts connections until the server is shut down, and returns why it
 // stopped.
-func serve(server *http.Server, listener net.Listener) error {
+func serve(server *http.Server, on net.Listener) error {
 	if server.TLSConfig != nil {
-		return server.ServeTLS(listener, "", "")
+		return server.ServeTLS(listener{on}, "", "")
 	}
-	return server.Serve(listener)
+	return server.Serve(listener{on})
 }
 
 // serverLog passes on what net/http says of the server itself: a line each, and
