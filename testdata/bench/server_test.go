@@ -113,24 +113,25 @@ func (s *server) end(t *testing.T) {
 }
 
 // cpu returns the processor time that the system has accounted to the process,
-// which it counts in hundredths of a second.
-func (s *server) cpu(t *testing.T) time.Duration {
+// in all and for what the kernel did. It counts in hundredths of a second.
+func (s *server) cpu(t *testing.T) (all, kernel time.Duration) {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The name, in parentheses, may have spaces. The third field stands first here.
+	// The name, in parentheses, may have spaces; the 14th and 15th field count.
 	fields := strings.Fields(string(stat[strings.LastIndex(string(stat), ")")+1:]))
-	var ticks int
-	for _, field := range fields[11:13] {
-		n, err := strconv.Atoi(field)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ticks += n
+	user, err := strconv.Atoi(fields[11])
+	if err != nil {
+		t.Fatal(err)
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond
+	system, err := strconv.Atoi(fields[12])
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tick = 10 * time.Millisecond
+	return time.Duration(user+system) * tick, time.Duration(system) * tick
 }
 
 // memory returns the bytes that are resident now, and the most that ever were.
