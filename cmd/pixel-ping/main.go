@@ -176,7 +176,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 // the rest. Garbage may take half of what is in use, rather than as much as that.
 // Whoever sets GOMEMLIMIT or GOGC knows better.
 //
-// A hit leaves some 4 kB of garbage, all net/http's, and the heap is small when
+// A hit leaves over 2 kB of garbage, all net/http's, and the heap is small when
 // there are few keys: the collector would run for every 4 MB. The ballast, which
 // is never touched and so takes no memory, has it run for every 16 MB. That takes
 // a tenth off the processor time for a hit.
