@@ -106,7 +106,8 @@ build: ## build ./pixel-ping, static and stripped
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o pixel-ping ./cmd/pixel-ping
 
 .PHONY: install
-install: build ## install it to PREFIX/bin (/usr/local/bin)
+install: ## install it to PREFIX/bin (/usr/local/bin)
+	@test -x pixel-ping || $(MAKE) build # which root may not have the Go for
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 pixel-ping "$(DESTDIR)$(PREFIX)/bin/pixel-ping"
 

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pixel-ping/internal/hits"
+	"pixel-ping/internal/pixel"
 )
 
 // piped is an end of a net.Pipe that notes the deadlines which it is told.
@@ -138,6 +143,71 @@ func TestWriteGoesOn(t *testing.T) {
 		if all := <-got; all != text {
 			t.Errorf("%q arrives", all)
 		}
+	})
+}
+
+// pipes is a listener for the other ends of pipes.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	conn, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return &piped{Conn: conn}, nil
+}
+
+func (p pipes) Close() error { return nil }
+
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A connection is kept for 75 seconds after an answer, whenever that was, and a
+// request may take 60.
+func TestTimeouts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := make(pipes)
+		server := newServer(pixel.Handler{Hits: hits.NewStore(1 << 20)}, nil, io.Discard)
+		go serve(server, p)
+		defer close(p)
+		dial := func() net.Conn {
+			here, there := net.Pipe()
+			p <- there
+			return here
+		}
+		expectEnd := func(what string, conn net.Conn, after time.Duration) {
+			t.Helper()
+			began := time.Now()
+			io.Copy(io.Discard, conn)
+			if took := time.Since(began); took != after {
+				t.Errorf("%s is cut off after %v, want %v", what, took, after)
+			}
+		}
+
+		kept := dial()
+		answers := bufio.NewReader(kept)
+		for range 5 {
+			io.WriteString(kept, "GET /pixel.gif?key=a HTTP/1.1\r\nHost: x\r\n\r\n")
+			answer, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, answer.Body)
+			<-time.After(74 * time.Second)
+		}
+		io.WriteString(kept, "GET /pixel.gif HTTP/1.1\r\nHo")
+		expectEnd("half a request", kept, time.Minute)
+
+		idle := dial()
+		io.WriteString(idle, "GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\n")
+		expectEnd("an idle connection", idle, 75*time.Second)
+		expectEnd("a silent one", dial(), time.Minute)
+		unread := dial()
+		go io.WriteString(unread, strings.Repeat("GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\n", 100))
+		<-time.After(19 * time.Second)
+		if n, err := unread.Read(make([]byte, 1)); n != 1 {
+			t.Errorf("an answer is cut off after 19 seconds: %v", err)
+		}
+		expectEnd("an answer that is read late", unread, 75*time.Second)
 	})
 }
 

@@ -102,8 +102,10 @@ func TestKeptConnection(t *testing.T) {
 	t.Parallel()
 	d := start(t, nil)
 	const hit = "GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\n"
-	if got := exchange(t, d, strings.Repeat(hit, 1000), 1000); len(got) != 1000 {
-		t.Errorf("%d answers, want 1000", len(got))
+	for _, status := range exchange(t, d, strings.Repeat(hit, 1000), 1000) {
+		if status != 200 {
+			t.Fatalf("status %d, want 200", status)
+		}
 	}
 	log := d.log.String()
 	exchange(t, d, "GET /pixel.gif?a;b HTTP/1.1\r\nHost: x\r\n\r\n", 1)

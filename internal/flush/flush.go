@@ -67,10 +67,15 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 }
 
 // last delivers what is left at a stop. An empty flush tells the application
-// that the daemon lives, so there is none then.
+// that the daemon lives, so there is none then. If a part was accepted, the log
+// says once more what was not: its last block is what is lost.
 func (f *Flusher) last(ctx context.Context) {
 	if counts := f.Store.Take(); len(counts) > 0 {
-		f.deliver(ctx, counts)
+		left := f.deliver(ctx, counts)
+		if len(left) > 0 && len(left) < len(counts) && !f.Discard {
+			fmt.Fprintln(f.Stdout, "Not delivered:")
+			f.log(left)
+		}
 	}
 	f.tellRefused()
 }
@@ -83,13 +88,14 @@ func (f *Flusher) Flush(ctx context.Context) {
 }
 
 // deliver is a transaction: counts that were taken are either accepted and
-// forgotten, or merged back, or dropped with Discard.
-func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) {
+// forgotten, or merged back, or dropped with Discard. It returns those that were
+// not accepted.
+func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) (left []hits.Count) {
 	list := counts.List()
 	f.log(list)
 	if f.Endpoint == nil {
 		f.Store.Merge(counts)
-		return
+		return nil
 	}
 	left, err := f.send(ctx, list, new(int))
 	switch {
@@ -107,9 +113,10 @@ func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) {
 	if err != nil {
 		// The reason may have the words of the other end, as of its certificate.
 		fmt.Fprintf(f.Stderr, "--- %s\n", escape(err.Error()))
-		return
+		return left
 	}
 	fmt.Fprintln(f.Stdout, "--- flushed ---")
+	return nil
 }
 
 // maxCuts is how many single keys in a row may have the connection cut. It is

@@ -358,6 +358,31 @@ func TestStopTellsOfHitsThatWereRefused(t *testing.T) {
 	expectOutput(t, stderr, "pixel-ping: 1 hits of new keys were not counted, as there was no room for more keys (maxmemory)\n")
 }
 
+// The last block of the log is what was not delivered.
+func TestStopLogsWhatIsLeft(t *testing.T) {
+	for _, test := range []struct {
+		refused []string
+		discard bool
+		log     string
+	}{
+		{nil, false, "--- flushed ---\n"},
+		{[]string{"b"}, false, "Not delivered:\n1:\tb\n"},
+		{[]string{"b"}, true, ""},
+		{[]string{"a", "b", "c"}, false, ""},
+	} {
+		app := &limited{limit: 1, refuses: make(map[string]error), received: make(map[string]int64)}
+		for _, key := range test.refused {
+			app.refuses[key] = endpoint.ErrTooLarge
+		}
+		f, _, stdout, _ := newFlusher(nil, "a", "b", "c")
+		f.Endpoint, f.Discard = app, test.discard
+		stopped := make(chan struct{})
+		close(stopped)
+		f.Run(t.Context(), stopped, nil)
+		expectOutput(t, stdout, "1:\ta\n1:\tb\n1:\tc\n"+test.log)
+	}
+}
+
 func TestStopWaitsForARunningFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		app := &application{latency: 5 * time.Second}

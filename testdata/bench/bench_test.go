@@ -30,6 +30,8 @@ var loads = []struct {
 // TestHits loads each server by turns, several rounds over, with 64 connections
 // and 1,000 keys.
 func TestHits(t *testing.T) {
+	fmt.Printf("Express %s on the same Node; %s; %s\n",
+		line("node", "-p", "require('"+express+"/express/package.json').version"), line("nginx", "-v"), line("wrk", "-v"))
 	certificate := t.TempDir()
 	rig.WriteCertificate(t, certificate)
 	for _, load := range loads {

@@ -28,7 +28,7 @@ var Differences = []Difference{
 	{"other schemes", "`ftp://host/pixel.gif` is counted", "404", "by accident", ""},
 	{"malformed requests", "some are counted: an empty line first, two spaces, two Host headers, a Host that is none, HTTP/0.9 and HTTP/2.0 in plain text, unknown transfer codings, an unknown Expect over HTTP/1.0", "others are: lines that end in LF, HTTP/1.2, folded headers, a length beside chunks or another, an empty Expect", "it is what net/http's parser lets through; no browser sends them", ""},
 	{"CONNECT", "the connection is closed", "400", "a pixel is no proxy", ""},
-	{"header size", "431 from 16,384 bytes on", "up to 4 KiB more is accepted; thousands of short headers are refused sooner", "net/http counts what stands between them, too", ""},
+	{"header size", "431 from 16,384 bytes on", "up to 4 KiB more is accepted; thousands of short headers are refused sooner; HTTP/2 is cut off without an answer", "net/http counts what stands between them, too", ""},
 	{"kept connections", "closed after 6 seconds, with a `Keep-Alive` header", "kept for 75 seconds", "a page's later events find the connection open, as with nginx", ""},
 	{"after Expect", "the connection is kept", "it is closed after the answer", "net/http does not wait for the body", ""},
 	{"embedding policy", "no word of it", "`Cross-Origin-Resource-Policy: cross-origin`", "pages with `Cross-Origin-Embedder-Policy: require-corp` load nothing without it", ""},
