@@ -20,7 +20,7 @@ func benchServer(b *testing.B) string {
 		b.Fatal(err)
 	}
 	server := newServer(pixel.Handler{Hits: hits.NewStore(1 << 30)}, nil, io.Discard)
-	go serve(server, listeners[0])
+	go serve(server, listeners[0], new(connections))
 	b.Cleanup(func() { server.Close() })
 	return listeners[0].Addr().String()
 }

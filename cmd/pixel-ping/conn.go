@@ -9,14 +9,58 @@ import (
 )
 
 // A listener accepts connections as conns.
-type listener struct{ net.Listener }
+type listener struct {
+	net.Listener
+	open *connections
+}
 
 func (l listener) Accept() (net.Conn, error) {
 	accepted, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &conn{tcp: accepted.(tcp)}, nil
+	c := &conn{tcp: accepted.(tcp), open: l.open}
+	l.open.add(c)
+	return c, nil
+}
+
+// connections are those that are open. Its methods may be called by many
+// goroutines at once.
+type connections struct {
+	mu  sync.Mutex
+	all map[*conn]bool
+	cut bool
+}
+
+func (o *connections) add(c *conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.cut {
+		c.tcp.Close()
+		return
+	}
+	if o.all == nil {
+		o.all = make(map[*conn]bool)
+	}
+	o.all[c] = true
+}
+
+func (o *connections) remove(c *conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.all, c)
+}
+
+// cutAll closes all connections, and those that are yet to be accepted, without
+// TLS's farewell. http.Server's own Close says it to one after the other, and
+// waits for each that does not read.
+func (o *connections) cutAll() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.cut = true
+	for c := range o.all {
+		c.tcp.Close()
+	}
 }
 
 // tcp is what net/http uses of a TCP connection.
@@ -28,12 +72,18 @@ type tcp interface {
 // A conn is a TCP connection whose deadlines cost little. For each request over
 // a kept connection net/http moves them nine times, nearly always to later, or
 // away; each time takes a lock and a timer of the runtime. That is an eighth of
-// the processor time for a hit.
+// the processor time for a hit (13.4 µs of make bench, and 11.8 with this).
 //
 // One goroutine reads and one writes at a time; the rest may be called by many.
 type conn struct {
 	tcp
+	open             *connections
 	reading, writing deadline
+}
+
+func (c *conn) Close() error {
+	c.open.remove(c)
+	return c.tcp.Close()
 }
 
 func (c *conn) Read(p []byte) (int, error) {
@@ -48,7 +98,13 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
+// Write has a deadline even where net/http wants none: HTTP/2, and what TLS says
+// by itself, would wait for ever for a client that does not read.
 func (c *conn) Write(p []byte) (written int, err error) {
+	if c.writing.none() {
+		c.SetWriteDeadline(time.Now().Add(writeTimeout))
+		defer c.SetWriteDeadline(time.Time{})
+	}
 	for {
 		if err := c.writing.begin(); err != nil {
 			return written, err
@@ -79,14 +135,18 @@ func (c *conn) SetDeadline(t time.Time) error {
 type deadline struct {
 	mu      sync.Mutex
 	wanted  time.Time // zero: none
-	told    time.Time // zero: none; never later than wanted, but for none
+	told    time.Time // zero: none; later than wanted only if that is none or an interruption
 	waiting bool      // a Read or Write is under way
 }
 
-// longAgo is before any time but the one that net/http interrupts a read with.
-var longAgo = time.Unix(1<<20, 0)
+// interrupts reports whether t is the time with which net/http interrupts a read.
+func interrupts(t time.Time) bool { return t.Equal(time.Unix(1, 0)) }
 
-func interrupts(t time.Time) bool { return !t.IsZero() && t.Before(longAgo) }
+func (d *deadline) none() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.wanted.IsZero()
+}
 
 // move is SetReadDeadline or SetWriteDeadline. An interruption has mostly nothing
 // to interrupt: net/http reads ahead in a goroutine that has not begun yet when

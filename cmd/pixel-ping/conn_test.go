@@ -40,7 +40,7 @@ func deadlines(t *testing.T, test func(t *testing.T, c *conn, p *piped, other ne
 		here, other := net.Pipe()
 		defer other.Close()
 		p := &piped{Conn: here}
-		c := &conn{tcp: p}
+		c := &conn{tcp: p, open: new(connections)}
 		defer c.Close()
 		test(t, c, p, other)
 	})
@@ -86,8 +86,54 @@ func TestDeadlineMovesWhileWaiting(t *testing.T) {
 			expectTimeout(t, 121*time.Second, io)
 
 			c.SetDeadline(time.Time{})
-			time.AfterFunc(time.Minute, func() { c.SetDeadline(time.Now()) })
-			expectTimeout(t, time.Minute, io)
+			time.AfterFunc(10*time.Second, func() { c.SetDeadline(time.Now()) })
+			expectTimeout(t, 10*time.Second, io)
+		}
+	})
+}
+
+// No write waits for ever for a client that does not read.
+func TestWriteWithoutDeadline(t *testing.T) {
+	deadlines(t, func(t *testing.T, c *conn, _ *piped, other net.Conn) {
+		for range 2 {
+			expectTimeout(t, 20*time.Second, c.Write)
+		}
+		go io.Copy(io.Discard, other)
+		if n, err := io.WriteString(c, "data"); n != 4 || err != nil {
+			t.Errorf("%d bytes are written, with %v", n, err)
+		}
+	})
+}
+
+// cutAll ends what waits for the other end, at once, and what comes later.
+func TestCutAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, open := make(pipes, 2), new(connections)
+		for range 2 {
+			here, there := net.Pipe()
+			defer here.Close()
+			p <- there
+		}
+		waiting, err := listener{p, open}.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(time.Second, open.cutAll)
+		began := time.Now()
+		if _, err := waiting.Write([]byte("data")); err == nil || time.Since(began) != time.Second {
+			t.Errorf("the write ends with %v after %v", err, time.Since(began))
+		}
+		waiting.Close()
+		late, err := listener{p, open}.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := late.Write([]byte("data")); err == nil || time.Since(began) != time.Second {
+			t.Errorf("the write on a late connection ends with %v after %v", err, time.Since(began))
+		}
+		late.Close()
+		if len(open.all) != 0 {
+			t.Errorf("%d closed connections are kept", len(open.all))
 		}
 	})
 }
@@ -167,7 +213,7 @@ func TestTimeouts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := make(pipes)
 		server := newServer(pixel.Handler{Hits: hits.NewStore(1 << 20)}, nil, io.Discard)
-		go serve(server, p)
+		go serve(server, p, new(connections))
 		defer close(p)
 		dial := func() net.Conn {
 			here, there := net.Pipe()

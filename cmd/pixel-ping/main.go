@@ -130,9 +130,9 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 	}
 	fmt.Fprintf(stdout, "Serving the pixel at %s\n", address(conf, listeners[0]))
 
-	failed := make(chan error, len(listeners))
+	failed, open := make(chan error, len(listeners)), new(connections)
 	for _, listener := range listeners {
-		go func() { failed <- serve(server, listener) }()
+		go func() { failed <- serve(server, listener, open) }()
 	}
 	delivery, abandon := context.WithCancelCause(context.Background())
 	defer abandon(nil)
@@ -156,6 +156,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 	stderr.hurryAfter(stopTimeout / 2)
 	quiet, cancel := context.WithTimeout(delivery, quietTime)
 	defer cancel()
+	context.AfterFunc(quiet, open.cutAll)
 	if server.Shutdown(quiet) != nil {
 		server.Close()
 	}
@@ -177,17 +178,17 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 // Whoever sets GOMEMLIMIT or GOGC knows better.
 //
 // A hit leaves over 2 kB of garbage, all net/http's, and the heap is small when
-// there are few keys: the collector would run for every 4 MB. The ballast, which
-// is never touched and so takes no memory, has it run for every 16 MB. That takes
-// a tenth off the processor time for a hit.
+// there are few keys: by default the collector would run for every 4 MB. The
+// ballast, which is never touched and so takes no memory, has it run for every
+// 16 MB. That takes a tenth off the processor time for a hit (14.8 µs of make
+// bench, and 13.3 with this).
 func boundMemory(maxMemory int64) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(2*maxMemory + 128<<20 + ballastSize)
+	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
+		return
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-		ballast = make([]byte, ballastSize)
-	}
+	debug.SetMemoryLimit(2*maxMemory + 128<<20 + ballastSize)
+	debug.SetGCPercent(50)
+	ballast = make([]byte, ballastSize)
 }
 
 const ballastSize = 32 << 20

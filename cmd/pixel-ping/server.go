@@ -29,7 +29,7 @@ func newServer(handler http.Handler, certificate *cert.Certificate, stderr io.Wr
 		DisableGeneralOptionsHandler: true,             // OPTIONS * is a 404 as well
 		MaxHeaderBytes:               16 << 10,         // as in Node, but for some slack
 		ReadTimeout:                  60 * time.Second, // as in Node
-		WriteTimeout:                 20 * time.Second,
+		WriteTimeout:                 writeTimeout,
 		// A page's later events find the connection open; Node closes it after 6 s.
 		IdleTimeout: 75 * time.Second,
 		ErrorLog:    log.New(&serverLog{stderr: stderr}, "", 0),
@@ -39,6 +39,8 @@ func newServer(handler http.Handler, certificate *cert.Certificate, stderr io.Wr
 	}
 	return server
 }
+
+const writeTimeout = 20 * time.Second
 
 // listen binds every address of host, so that localhost is found by whichever
 // of 127.0.0.1 and ::1 a client tries first. (The original binds the first that
@@ -128,12 +130,12 @@ func address(conf config.Config, listener net.Listener) string {
 }
 
 // serve accepts connections until the server is shut down, and returns why it
-// stopped.
-func serve(server *http.Server, on net.Listener) error {
+// stopped. Those that are open it keeps in open.
+func serve(server *http.Server, on net.Listener, open *connections) error {
 	if server.TLSConfig != nil {
-		return server.ServeTLS(listener{on}, "", "")
+		return server.ServeTLS(listener{on, open}, "", "")
 	}
-	return server.Serve(listener{on})
+	return server.Serve(listener{on, open})
 }
 
 // serverLog passes on what net/http says of the server itself: a line each, and

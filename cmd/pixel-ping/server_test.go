@@ -49,6 +49,7 @@ func TestFamilies(t *testing.T) {
 func TestMemoryLimit(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
 	t.Setenv("GOMEMLIMIT", "")
+	t.Setenv("GOGC", "")
 	boundMemory(100 << 20)
 	if got := debug.SetMemoryLimit(-1); got != 360<<20 {
 		t.Errorf("the limit is %d MB, want 360", got>>20)
@@ -64,12 +65,16 @@ func TestCollector(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	ballast = nil
-	t.Setenv("GOGC", "200")
-	boundMemory(100 << 20)
-	if percent := debug.SetGCPercent(100); percent != 100 || ballast != nil {
-		t.Errorf("GOGC is %d and the ballast %d MB, though it was set from outside", percent, len(ballast)>>20)
+	for _, outside := range []string{"GOGC", "GOMEMLIMIT"} {
+		t.Setenv("GOGC", "")
+		t.Setenv("GOMEMLIMIT", "")
+		t.Setenv(outside, "200")
+		boundMemory(100 << 20)
+		if percent := debug.SetGCPercent(100); percent != 100 || ballast != nil {
+			t.Errorf("GOGC is %d and the ballast %d MB, though %s is set from outside", percent, len(ballast)>>20, outside)
+		}
 	}
-	t.Setenv("GOGC", "")
+	t.Setenv("GOMEMLIMIT", "")
 	boundMemory(100 << 20)
 	if percent := debug.SetGCPercent(100); percent != 50 || len(ballast) != 32<<20 {
 		t.Errorf("GOGC is %d and the ballast %d MB, want 50 and 32", percent, len(ballast)>>20)
@@ -118,7 +123,7 @@ func TestPanic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go serve(server, listener)
+		go serve(server, listener, new(connections))
 		defer server.Close()
 		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
 		url := scheme + "://" + listener.Addr().String()

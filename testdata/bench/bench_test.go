@@ -42,7 +42,7 @@ func TestHits(t *testing.T) {
 		table := newTable(load.name, "CPU for a hit, µs", "in the kernel, µs", "hits a second", "p50, ms", "p99, ms", "peak memory, MB")
 		servers := make(map[string]*server)
 		for _, name := range names {
-			servers[name], _ = start(t, name, folder)
+			servers[name], _ = start(t, name, folder, 1000)
 		}
 		for range rounds(t) {
 			for _, name := range names {
@@ -95,7 +95,7 @@ func TestIdle(t *testing.T) {
 	table := newTable(fmt.Sprintf("%d idle connections", connections), "memory for each, kB")
 	for range rounds(t) {
 		for _, name := range names {
-			s, _ := start(t, name, "")
+			s, _ := start(t, name, "", connections+100)
 			before, _ := s.memory(t)
 			began := time.Now()
 			open := make([]net.Conn, connections)
@@ -141,7 +141,7 @@ func TestStart(t *testing.T) {
 	table := newTable("start and rest", "first answer, ms", "memory at rest, MB")
 	for range rounds(t) {
 		for _, name := range names {
-			s, took := start(t, name, "")
+			s, took := start(t, name, "", 1000)
 			<-time.After(500 * time.Millisecond)
 			now, _ := s.memory(t)
 			table.add(name, took.Seconds()*1e3, now/1e6)

@@ -28,15 +28,16 @@ type server struct {
 
 // start starts a server on a free port and returns it with the time from the
 // start of the process to its first answer. With certificate, a folder with
-// cert.pem and key.pem, it serves HTTPS.
-func start(t *testing.T, name, certificate string) (*server, time.Duration) {
+// cert.pem and key.pem, it serves HTTPS. nginx makes room for that many
+// connections at its start.
+func start(t *testing.T, name, certificate string, connections int) (*server, time.Duration) {
 	t.Helper()
 	s := &server{url: "http://127.0.0.1:" + rig.FreePort(t), prefix: "/pixel.gif?key="}
 	if certificate != "" {
 		s.url = strings.Replace(s.url, "http", "https", 1)
 	}
 	began := time.Now()
-	s.Process = rig.StartCommand(t, command(t, name, s.url[strings.LastIndex(s.url, ":")+1:], certificate))
+	s.Process = rig.StartCommand(t, command(t, name, s.url[strings.LastIndex(s.url, ":")+1:], certificate, connections))
 	if name == "Express" {
 		s.prefix = "/"
 	}
@@ -58,7 +59,7 @@ func start(t *testing.T, name, certificate string) (*server, time.Duration) {
 }
 
 // command returns what starts a server.
-func command(t *testing.T, name, port, certificate string) *exec.Cmd {
+func command(t *testing.T, name, port, certificate string, connections int) *exec.Cmd {
 	t.Helper()
 	key, cert := filepath.Join(certificate, "key.pem"), filepath.Join(certificate, "cert.pem")
 	switch name {
@@ -90,13 +91,14 @@ func command(t *testing.T, name, port, certificate string) *exec.Cmd {
 		// One process, as the others are; its log has what they count.
 		conf := fmt.Sprintf(`daemon off; master_process off; pid nginx.pid; error_log error.log;
 			worker_rlimit_nofile 20000;
-			events { worker_connections 20000; }
+			events { worker_connections %d; }
 			http {
 				log_format key '$arg_key';
 				access_log access.log key buffer=64k flush=1s;
 				keepalive_requests 1000000;
+				ssl_protocols TLSv1.2 TLSv1.3; # as the others have it
 				server { listen 127.0.0.1:%s %s; location = /pixel.gif { empty_gif; } }
-			}`, port, ssl)
+			}`, connections, port, ssl)
 		if err := os.WriteFile(filepath.Join(folder, "nginx.conf"), []byte(conf), 0o600); err != nil {
 			t.Fatal(err)
 		}
