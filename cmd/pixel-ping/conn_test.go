@@ -163,15 +163,10 @@ func TestWriteGoesOn(t *testing.T) {
 // request may take 60.
 func TestTimeouts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := make(pipes)
+		p := newPipes()
 		server := newServer(pixel.Handler{Hits: hits.NewStore(1 << 20)}, nil, io.Discard)
 		go serve(server, p, new(connections))
-		defer close(p)
-		dial := func() net.Conn {
-			here, there := net.Pipe()
-			p <- there
-			return here
-		}
+		defer server.Close()
 		expectEnd := func(what string, conn net.Conn, after time.Duration) {
 			t.Helper()
 			began := time.Now()
@@ -181,7 +176,7 @@ func TestTimeouts(t *testing.T) {
 			}
 		}
 
-		kept := dial()
+		kept := p.dial()
 		answers := bufio.NewReader(kept)
 		for range 5 {
 			io.WriteString(kept, "GET /pixel.gif?key=a HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -195,11 +190,11 @@ func TestTimeouts(t *testing.T) {
 		io.WriteString(kept, "GET /pixel.gif HTTP/1.1\r\nHo")
 		expectEnd("half a request", kept, time.Minute)
 
-		idle := dial()
+		idle := p.dial()
 		io.WriteString(idle, "GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\n")
 		expectEnd("an idle connection", idle, 75*time.Second)
-		expectEnd("a silent one", dial(), time.Minute)
-		unread := dial()
+		expectEnd("a silent one", p.dial(), time.Minute)
+		unread := p.dial()
 		go io.WriteString(unread, strings.Repeat("GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\n", 100))
 		<-time.After(19 * time.Second)
 		if n, err := unread.Read(make([]byte, 1)); n != 1 {

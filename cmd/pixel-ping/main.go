@@ -154,12 +154,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 	bound(delivery, abandon, stop)
 	stdout.hurryAfter(stopTimeout / 2)
 	stderr.hurryAfter(stopTimeout / 2)
-	quiet, cancel := context.WithTimeout(delivery, quietTime)
-	defer cancel()
-	context.AfterFunc(quiet, open.cutAll)
-	if server.Shutdown(quiet) != nil {
-		server.Close()
-	}
+	shut(delivery, server, open)
 	close(stopped)
 	ended := within(delivery, flushed)
 	switch pending := store.Pending(); {

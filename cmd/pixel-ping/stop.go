@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"syscall"
 	"time"
@@ -35,6 +36,18 @@ func bound(delivery context.Context, abandon context.CancelCauseFunc, stop <-cha
 			}
 		}
 	}()
+}
+
+// shut has the server accept no more, and waits for what runs, until quietTime or
+// ctx has ended. Then the rest is cut off: nothing is counted after it returns.
+func shut(ctx context.Context, server *http.Server, open *connections) {
+	quiet, cancel := context.WithTimeout(ctx, quietTime)
+	defer cancel()
+	// Shutdown itself may be kept by clients that do not read.
+	defer context.AfterFunc(quiet, open.cutAll)()
+	if server.Shutdown(quiet) != nil {
+		server.Close()
+	}
 }
 
 // within waits for flushed, and reports whether that came before the delivery
