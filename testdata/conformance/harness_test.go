@@ -137,17 +137,7 @@ func startSide(t *testing.T, name string, settings map[string]any) *side {
 		all["endpoint"] = "http://" + s.endpoint.Address + path
 	}
 	s.Process = rig.Start(t, command(name, rig.WriteConfig(t, all)), rig.NewOutput(), rig.NewOutput())
-	for limit := time.Now().Add(rig.Deadline); ; {
-		conn, err := net.Dial("tcp", s.address)
-		if err == nil {
-			conn.Close()
-			break
-		}
-		if time.Now().After(limit) {
-			t.Fatalf("%s does not listen; it says:\n%s%s", name, s.Stdout, s.Stderr)
-		}
-		<-time.After(time.Millisecond)
-	}
+	s.WaitListening(t, s.address)
 	// What is said at the start is not to come behind what is said later.
 	if name == "ours" {
 		s.Stdout.WaitLine(t, 0, "Serving")

@@ -13,7 +13,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,23 +32,6 @@ type nginx struct {
 	roots   *x509.CertPool
 	process *rig.Process
 }
-
-// around is what a recipe is included in, as Debian's nginx.conf does it.
-const around = `
-daemon off;
-master_process off;
-pid %[1]s/pid;
-error_log %[1]s/error.log;
-events {}
-http {
-	client_body_temp_path %[1]s/body;
-	proxy_temp_path %[1]s/proxy;
-	fastcgi_temp_path %[1]s/fastcgi;
-	uwsgi_temp_path %[1]s/uwsgi;
-	scgi_temp_path %[1]s/scgi;
-	include %[1]s/recipe.conf;
-}
-`
 
 // startNginx starts nginx with a recipe in which the certificate, the port and
 // the folder of the log are replaced, and what else is named in pairs: as whoever
@@ -77,24 +59,8 @@ func startNginx(t *testing.T, recipe string, pairs ...string) *nginx {
 		text = strings.ReplaceAll(text, pair[0], pair[1])
 	}
 	text = strings.ReplaceAll(text, "/var/log/nginx", n.folder)
-	for name, text := range map[string]string{"recipe.conf": text, "nginx.conf": fmt.Sprintf(around, n.folder)} {
-		if err := os.WriteFile(filepath.Join(n.folder, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	output := rig.NewOutput()
-	n.process = rig.Start(t, exec.Command("nginx", "-c", filepath.Join(n.folder, "nginx.conf")), output, output)
-	for limit := time.Now().Add(rig.Deadline); ; {
-		conn, err := net.Dial("tcp", n.address)
-		if err == nil {
-			conn.Close()
-			return n
-		}
-		if time.Now().After(limit) {
-			t.Fatalf("nginx does not listen:\n%s", output)
-		}
-		<-time.After(10 * time.Millisecond)
-	}
+	n.process = rig.StartNginx(t, n.folder, text, n.address)
+	return n
 }
 
 // dial connects over TLS.

@@ -7,38 +7,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"pixel-ping/testdata/rig"
 )
-
-// front is an nginx with its default limit for a body, 1 MB, before an
-// application.
-const front = `
-daemon off;
-master_process off;
-pid %[1]s/pid;
-error_log %[1]s/error.log;
-events {}
-http {
-	access_log off;
-	client_body_temp_path %[1]s/body;
-	proxy_temp_path %[1]s/proxy;
-	fastcgi_temp_path %[1]s/fastcgi;
-	uwsgi_temp_path %[1]s/uwsgi;
-	scgi_temp_path %[1]s/scgi;
-	server {
-		listen 127.0.0.1:%[2]s;
-		location / { proxy_pass %[3]s; }
-	}
-}
-`
 
 // A batch of several megabytes, as it is after an outage, reaches an application
 // behind an nginx that takes one: all of it, once, in one flush.
@@ -60,25 +34,11 @@ func TestTooLargeForNginx(t *testing.T) {
 	}))
 	defer application.Close()
 
-	folder, port := t.TempDir(), rig.FreePort(t)
-	config := filepath.Join(folder, "nginx.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, front, folder, port, application.URL), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	output := rig.NewOutput()
-	rig.Start(t, exec.Command("nginx", "-c", config), output, output)
-	for limit := time.Now().Add(rig.Deadline); ; {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			conn.Close()
-			break
-		}
-		if time.Now().After(limit) {
-			t.Fatalf("nginx does not listen:\n%s", output)
-		}
-	}
+	// Its default limit for a body is 1 MB.
+	front := "127.0.0.1:" + rig.FreePort(t)
+	rig.StartNginx(t, t.TempDir(), "access_log off; server { listen "+front+"; location / { proxy_pass "+application.URL+"; } }", front)
 
-	daemon, address := start(t, "", map[string]any{"endpoint": "http://127.0.0.1:" + port + "/save"})
+	daemon, address := start(t, "", map[string]any{"endpoint": "http://" + front + "/save"})
 	const keys = 40000
 	flood(t, address, keys, strings.Repeat("x", 80))
 	daemon.Signal(t, syscall.SIGUSR2)
