@@ -163,9 +163,9 @@ func TestWriteGoesOn(t *testing.T) {
 // request may take 60.
 func TestTimeouts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPipes()
+		p, open := newPipes(), new(connections)
 		server := newServer(pixel.Handler{Hits: hits.NewStore(1 << 20)}, nil, io.Discard)
-		go serve(server, p, new(connections))
+		go serve(server, p, open)
 		defer server.Close()
 		expectEnd := func(what string, conn net.Conn, after time.Duration) {
 			t.Helper()
@@ -186,6 +186,10 @@ func TestTimeouts(t *testing.T) {
 			}
 			io.Copy(io.Discard, answer.Body)
 			<-time.After(74 * time.Second)
+		}
+		synctest.Wait()
+		if len(open.all) != 1 {
+			t.Errorf("%d connections are known to be open, want 1", len(open.all))
 		}
 		io.WriteString(kept, "GET /pixel.gif HTTP/1.1\r\nHo")
 		expectEnd("half a request", kept, time.Minute)
