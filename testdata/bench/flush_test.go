@@ -58,6 +58,7 @@ func measureFlush(t *testing.T, name string, keys int) []float64 {
 	cmd.Stdout = log
 	s := &server{Process: rig.StartCommand(t, cmd), url: "http://127.0.0.1:" + port, prefix: "/pixel.gif?key="}
 	defer s.end(t)
+	s.WaitListening(t, "127.0.0.1:"+port)
 	s.record(t, keys)
 	<-time.After(time.Second) // what recording leaves to be done
 
@@ -97,8 +98,9 @@ func (s *server) record(t *testing.T, keys int) {
 	var wg sync.WaitGroup
 	for client := range clients {
 		wg.Go(func() {
-			conn := s.dialFirst(t)
-			if conn == nil {
+			conn, err := s.dial()
+			if err != nil {
+				t.Error(err)
 				return
 			}
 			defer conn.Close()
@@ -127,40 +129,30 @@ func (s *server) record(t *testing.T, keys int) {
 	}
 }
 
-// dialFirst connects as soon as the server listens.
-func (s *server) dialFirst(t *testing.T) net.Conn {
-	for limit := time.Now().Add(rig.Deadline); ; <-time.After(time.Millisecond) {
-		conn, err := s.dial()
-		if err == nil {
-			return conn
-		}
-		if time.Now().After(limit) {
-			t.Errorf("the server does not listen: %v", err)
-			return nil
-		}
-	}
-}
-
 // longestWait makes a hit each millisecond until the flush has ended, and
 // returns how long the slowest took. A connection that is cut is made again.
 func (s *server) longestWait(t *testing.T, flushed <-chan struct{}) (longest time.Duration) {
-	conn := s.dialFirst(t)
-	for conn != nil {
+	var conn net.Conn
+	for {
 		began := time.Now()
-		err := s.hit(conn, "probe")
+		var err error
+		if conn == nil {
+			conn, err = s.dial()
+		}
+		if err == nil {
+			err = s.hit(conn, "probe")
+		}
 		longest = max(longest, time.Since(began))
-		if err != nil {
+		if err != nil && conn != nil {
 			conn.Close()
-			conn = s.dialFirst(t)
+			conn = nil
 		}
 		select {
 		case <-flushed:
-			conn.Close()
 			return longest
 		case <-time.After(time.Millisecond):
 		}
 	}
-	return longest
 }
 
 // waitEnd waits until a file ends in text.
