@@ -3,8 +3,17 @@
 PREFIX ?= /usr/local
 GOFMT = "$$(go env GOROOT)/bin/gofmt"
 
-# The patterns of go leave testdata out.
-PACKAGES = ./... $(addprefix ./,$(sort $(dir $(wildcard testdata/*/*.go))))
+# go.mod names the toolchain. A go command that is older fetches it as a module.
+ifneq ($(shell command -v go),)
+export GOTOOLCHAIN := $(shell GOTOOLCHAIN=auto go version >/dev/null 2>&1 && echo auto || echo local)
+ifeq ($(GOTOOLCHAIN)$(MAKELEVEL),local0)
+$(shell echo "Warning: $$(sed -n 's/^toolchain //p' go.mod) cannot be fetched. This Go has known security holes that \
+	reach pixel-ping: GO-2026-6617, GO-2026-6603, GO-2026-6611, GO-2026-6613." >&2)
+endif
+endif
+
+# The Go programs: ./... leaves out what is in testdata.
+RECEIVER = ./testdata/recipes/receiver
 
 .PHONY: help
 help: ## list the targets
@@ -12,13 +21,13 @@ help: ## list the targets
 
 .PHONY: run
 run: build ## show the whole loop: the daemon on port 9187 and an example application
-	@go build -o .build/ ./testdata/application ./testdata/run
-	@.build/run .build/application ./pixel-ping testdata/run.json
+	@go build -o .build/ $(RECEIVER) ./internal/rig/run
+	@.build/run .build/receiver ./pixel-ping $(RECEIVER)/config.json
 
 .PHONY: test
 test: ## check formatting, vet, and run all tests
 	@unformatted=$$($(GOFMT) -l .) && test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
-	go vet $(PACKAGES)
+	go vet ./... $(RECEIVER)
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v $$(go env CC) >/dev/null; then \
 		set -x; go test -race ./...; \
 	elif [ "$(RACE)" = required ]; then \
@@ -32,12 +41,12 @@ test: ## check formatting, vet, and run all tests
 # test.
 ORIGINAL = .build/original
 $(ORIGINAL)/node_modules/pixel-ping:
-	@testdata/need npm nodejs npm
+	@internal/rig/need npm nodejs npm
 	@mkdir -p $(ORIGINAL)
 	npm install --prefix $(ORIGINAL) --no-save --no-package-lock --no-audit --no-fund pixel-ping@0.1.6 coffeescript@2.7.0 node@20.20.2
 
 CONFORMANCE = PATH="$(CURDIR)/$(ORIGINAL)/node_modules/.bin:$$PATH" ORIGINAL="$(CURDIR)/$(ORIGINAL)" PIXEL_PING="$(CURDIR)/pixel-ping" \
-	go test -count=1 -v ./testdata/conformance
+	go test -count=1 -v ./internal/rig/conformance
 
 .PHONY: conformance
 conformance: build $(ORIGINAL)/node_modules/pixel-ping ## compare with the original, byte for byte (needs npm); SEED=n repeats a run
@@ -51,14 +60,14 @@ SOAKTIME ?= 60s
 
 .PHONY: soak
 soak: build ## keep a ledger of every hit for SOAKTIME (60s), against a hostile application (needs nginx)
-	@testdata/need nginx nginx
-	SOAKTIME=$(SOAKTIME) PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v ./testdata/soak
+	@internal/rig/need nginx nginx
+	SOAKTIME=$(SOAKTIME) PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v ./internal/rig/soak
 
 # What the Express application needs. A node_modules beside it would be taken
 # for a part of the source.
 EXPRESS = .build/express
-$(EXPRESS)/installed: testdata/express/package.json
-	@testdata/need npm nodejs npm
+$(EXPRESS)/installed: testdata/recipes/express/package.json
+	@internal/rig/need npm nodejs npm
 	@mkdir -p $(EXPRESS)
 	cp $< $(EXPRESS)
 	npm install --prefix $(EXPRESS) --no-save --no-package-lock --no-audit --no-fund
@@ -66,19 +75,19 @@ $(EXPRESS)/installed: testdata/express/package.json
 
 .PHONY: e2e
 e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, npm)
-	@testdata/need chromium chromium
-	@testdata/need nginx nginx
-	@testdata/need '/usr/lib/postgresql/*/bin/postgres' postgresql
-	@testdata/need systemd-analyze systemd
-	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./testdata/e2e
+	@internal/rig/need chromium chromium
+	@internal/rig/need nginx nginx
+	@internal/rig/need '/usr/lib/postgresql/*/bin/postgres' postgresql
+	@internal/rig/need systemd-analyze systemd
+	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/e2e
 
 BENCH = PATH="$(CURDIR)/$(ORIGINAL)/node_modules/.bin:$$PATH" ORIGINAL="$(CURDIR)/$(ORIGINAL)" EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" \
-	go test -count=1 -v -timeout 30m ./testdata/bench
+	go test -count=1 -v -timeout 30m ./internal/rig/bench
 
 .PHONY: bench
 bench: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure beside the original, Express and nginx, in ROUNDS (3) (needs npm, nginx, wrk)
-	@testdata/need nginx nginx
-	@testdata/need wrk wrk
+	@internal/rig/need nginx nginx
+	@internal/rig/need wrk wrk
 	$(BENCH) -run 'TestHits|TestIdle|TestStart'
 
 .PHONY: bench-flush

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // TestExampleApplication runs the application that the README has people start
@@ -20,7 +20,7 @@ import (
 func TestExampleApplication(t *testing.T) {
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "application")
-	if text, err := exec.Command("go", "build", "-o", program, "../../testdata/application").CombinedOutput(); err != nil {
+	if text, err := exec.Command("go", "build", "-o", program, "../../testdata/recipes/receiver").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
 	address := "127.0.0.1:" + rig.FreePort(t)

@@ -24,6 +24,13 @@ func TestImports(t *testing.T) {
 		"internal/hits":     nil,
 		"internal/node":     nil,
 		"internal/pixel":    {"node"},
+
+		"internal/rig":             nil,
+		"internal/rig/bench":       nil,
+		"internal/rig/conformance": nil,
+		"internal/rig/e2e":         nil,
+		"internal/rig/run":         nil,
+		"internal/rig/soak":        nil,
 	}
 	for line := range strings.Lines(string(list)) {
 		imports := strings.Fields(strings.ReplaceAll(line, module, ""))

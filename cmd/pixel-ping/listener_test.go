@@ -13,7 +13,7 @@ import (
 
 	"pixel-ping/internal/hits"
 	"pixel-ping/internal/pixel"
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // pipes is a listener for the other ends of pipes.

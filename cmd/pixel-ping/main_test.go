@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // The tests run the real program: the test binary starts itself again, and is

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"pixel-ping/testdata/conformance"
+	"pixel-ping/internal/rig/conformance"
 )
 
 func TestReadmeListsEachDifference(t *testing.T) {

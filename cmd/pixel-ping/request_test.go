@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // exchange sends raw bytes to a daemon and returns the statuses of the answers,

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"pixel-ping/internal/cert"
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 func TestAddressesAreBoundOnce(t *testing.T) {

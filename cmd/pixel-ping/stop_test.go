@@ -19,7 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 func TestForcedFlush(t *testing.T) {

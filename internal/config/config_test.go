@@ -3,7 +3,6 @@ package config
 import (
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,20 +29,15 @@ func TestExample(t *testing.T) {
 	}
 }
 
-// The configurations in testdata are complete, too.
-func TestTestdata(t *testing.T) {
-	files, err := filepath.Glob("../../testdata/*.json")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("files %q, error %v", files, err)
+// The configuration of make run is complete, too.
+func TestRecipe(t *testing.T) {
+	file, err := os.Open("../../testdata/recipes/receiver/config.json")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, name := range files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, unknown, err := parse(string(text)); err != nil || len(unknown) > 0 {
-			t.Errorf("%s: unknown settings %q, error %v", name, unknown, err)
-		}
+	defer file.Close()
+	if _, unknown, err := Parse(file); err != nil || len(unknown) > 0 {
+		t.Errorf("unknown settings %q, error %v", unknown, err)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // TestFlush has the daemon and the original hold many keys, forces a flush, and
@@ -51,7 +51,7 @@ func measureFlush(t *testing.T, name string, keys int) []float64 {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(binary, config)
+	cmd := exec.Command(rig.Binary, config)
 	if name == "original" {
 		cmd = exec.Command("node", filepath.Join(original, "bin", "pixel-ping"), config)
 	}

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // TestCommandLine compares output and exit status where there is no server.
@@ -193,7 +193,7 @@ func TestOriginalsTest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrapper := "#!/bin/sh\nshift\nexec '" + binary + "' \"$@\"\n"
+	wrapper := "#!/bin/sh\nshift\nexec '" + rig.Binary + "' \"$@\"\n"
 	if err := os.WriteFile(filepath.Join(folder, "node"), []byte(wrapper), 0o700); err != nil {
 		t.Fatal(err)
 	}

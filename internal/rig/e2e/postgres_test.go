@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // postgres is a PostgreSQL server of the test's own, with one database.

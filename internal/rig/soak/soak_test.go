@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // ledger has the hits of each key: those that were answered, those of which the
@@ -207,7 +207,7 @@ func generation(t *testing.T, port, endpoint string) (lost, refused int64) {
 		"host": "127.0.0.1", "port": port, "interval": 0.3, "endpoint": "http://" + endpoint + "/save",
 		"maxmemory": []float64{0.2, 256}[rand.IntN(2)],
 	})
-	daemon := rig.Start(t, exec.Command(os.Getenv("PIXEL_PING"), path), rig.NewOutput(), rig.NewOutput())
+	daemon := rig.Start(t, exec.Command(rig.Binary, path), rig.NewOutput(), rig.NewOutput())
 	daemon.Stdout.WaitLine(t, 0, "Serving")
 	for range 1 + rand.IntN(20) {
 		<-time.After(time.Duration(rand.IntN(200)) * time.Millisecond)

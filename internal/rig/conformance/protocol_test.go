@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // statuses returns the statuses of all answers in text.

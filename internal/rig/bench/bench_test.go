@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // The loads of TestHits: what wrk is told, each for a while and by turns.

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // start starts the real program behind a shell command, with settings, and
@@ -26,7 +26,7 @@ func start(t *testing.T, shell string, settings map[string]any) (*rig.Process, s
 	if settings["interval"] == nil {
 		settings["interval"] = 3600
 	}
-	cmd := exec.Command("sh", "-c", shell+` exec "$0" "$1"`, os.Getenv("PIXEL_PING"), rig.WriteConfig(t, settings))
+	cmd := exec.Command("sh", "-c", shell+` exec "$0" "$1"`, rig.Binary, rig.WriteConfig(t, settings))
 	daemon := rig.Start(t, cmd, rig.NewOutput(), rig.NewOutput())
 	daemon.Stdout.WaitLine(t, 0, "Serving")
 	return daemon, "127.0.0.1:" + port

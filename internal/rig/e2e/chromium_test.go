@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // browser is a Chromium without a window, driven by the DevTools protocol over a

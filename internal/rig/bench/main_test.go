@@ -13,23 +13,25 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pixel-ping/internal/rig"
 )
 
-// The Makefile says where the parts are: our binary, and the folders that npm
-// has installed the original and Express in.
+// The folders in which npm has installed the original and Express. The make
+// targets set them.
 var (
-	binary   = os.Getenv("PIXEL_PING")
 	original = filepath.Join(os.Getenv("ORIGINAL"), "node_modules", "pixel-ping")
 	express  = filepath.Join(os.Getenv("EXPRESS"), "node_modules")
 )
 
 // TestMain says what is measured, and on what.
 func TestMain(m *testing.M) {
+	rig.NeedTarget("make bench and make bench-flush")
 	if runtime.GOOS != "linux" {
 		fmt.Println("FAIL: the accounting of processes is read from Linux's /proc.")
 		os.Exit(1)
 	}
-	for _, needed := range []string{binary, original, express} {
+	for _, needed := range []string{rig.Binary, original, express} {
 		if _, err := os.Stat(needed); err != nil {
 			fmt.Println("FAIL: run make bench, which says where the parts are:", err)
 			os.Exit(1)
@@ -37,7 +39,7 @@ func TestMain(m *testing.M) {
 	}
 	fmt.Printf("%s, %d cores (%s), Linux %s, %s\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(),
 		line("sh", "-c", "sed -n 's/^model name.*: //p' /proc/cpuinfo"), line("uname", "-r"), runtime.Version())
-	fmt.Printf("%s; %s on Node %s\n", line(binary, "--version"),
+	fmt.Printf("%s; %s on Node %s\n", line(rig.Binary, "--version"),
 		line("node", filepath.Join(original, "bin", "pixel-ping"), "--version"), line("node", "--version"))
 	os.Exit(m.Run())
 }

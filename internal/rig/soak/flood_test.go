@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // flood makes a hit for each of many keys that end alike, one behind the other on

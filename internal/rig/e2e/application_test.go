@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // application is the Express application, with the database that it saves to.
@@ -34,7 +34,7 @@ const secret = "it's a § secret & more"
 func startApplication(t *testing.T, options ...string) *application {
 	t.Helper()
 	folder, port := t.TempDir(), rig.FreePort(t)
-	text, err := os.ReadFile("../express/app.js")
+	text, err := os.ReadFile("../../../testdata/recipes/express/app.js")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func startApplication(t *testing.T, options ...string) *application {
 		}
 	}
 	a := &application{postgres: startPostgres(t, options...), url: "http://127.0.0.1:" + port}
-	a.query(t, "-f", "../express/schema.sql")
+	a.query(t, "-f", "../../../testdata/recipes/express/schema.sql")
 	cmd := exec.Command("node", "app.js")
 	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), append(a.env(), "SECRET="+secret, "PORT="+port)...)
@@ -99,7 +99,7 @@ func startDaemon(t *testing.T, settings map[string]any) *daemon {
 	t.Helper()
 	all := map[string]any{"host": "127.0.0.1", "port": rig.FreePort(t), "interval": 3600}
 	maps.Copy(all, settings)
-	cmd := exec.Command(binary, rig.WriteConfig(t, all))
+	cmd := exec.Command(rig.Binary, rig.WriteConfig(t, all))
 	d := &daemon{rig.Start(t, cmd, rig.NewOutput(), rig.NewOutput()), fmt.Sprint("127.0.0.1:", all["port"])}
 	d.Stdout.WaitLine(t, 0, "Serving")
 	return d

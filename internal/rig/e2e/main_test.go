@@ -7,18 +7,18 @@ import (
 	"fmt"
 	"os"
 	"testing"
+
+	"pixel-ping/internal/rig"
 )
 
-// The Makefile says where these are: our program, and the folder that npm has
-// installed what the Express application needs in.
-var (
-	binary  = os.Getenv("PIXEL_PING")
-	express = os.Getenv("EXPRESS")
-)
+// express is the folder in which npm has installed what the Express application
+// needs. make e2e sets it.
+var express = os.Getenv("EXPRESS")
 
 func TestMain(m *testing.M) {
-	if binary == "" || express == "" {
-		fmt.Println("FAIL: run make e2e, which says where the program and the rest are.")
+	rig.NeedTarget("make e2e")
+	if express == "" {
+		fmt.Println("FAIL: EXPRESS is not set; make e2e sets it.")
 		os.Exit(1)
 	}
 	os.Exit(m.Run())

@@ -19,10 +19,10 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
-// pixelHost is how the recipes of testdata/embed write where the pixel is.
+// pixelHost is how the recipes of testdata/recipes/embed write where the pixel is.
 const pixelHost = "https://pixels.example.com"
 
 // world is what sites share: a browser, and a certificate that it accepts for
@@ -58,11 +58,11 @@ func (w *world) serve(t *testing.T, host string, handler http.Handler) string {
 	return strings.Replace(server.URL, "127.0.0.1", host, 1)
 }
 
-// recipes serves the files of testdata/embed with this address of the pixel, as
+// recipes serves the files of testdata/recipes/embed with this address of the pixel, as
 // a person would put it in, and with one more field in the header of each.
 func recipes(t *testing.T, pixel, field, value string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		text, err := os.ReadFile(filepath.Join("..", "embed", filepath.Base(r.URL.Path)))
+		text, err := os.ReadFile(filepath.Join("..", "..", "..", "testdata", "recipes", "embed", filepath.Base(r.URL.Path)))
 		if err != nil {
 			http.NotFound(w, r) // as with the icon that browsers ask for
 			return
@@ -100,7 +100,7 @@ func (w *world) newSite(t *testing.T, protocol string) *site {
 		"host": "127.0.0.1", "port": port, "interval": 3600, "endpoint": "http://" + s.application.Address,
 		"sslcert": filepath.Join(w.folder, "cert.pem"), "sslkey": filepath.Join(w.folder, "key.pem"),
 	})
-	s.daemon = rig.Start(t, exec.Command(binary, config), rig.NewOutput(), rig.NewOutput())
+	s.daemon = rig.Start(t, exec.Command(rig.Binary, config), rig.NewOutput(), rig.NewOutput())
 	s.daemon.Stdout.WaitLine(t, 0, "Serving")
 	s.tap = newTap(t, w.certificate, protocol, port)
 	s.pixel = pixelHost + ":" + s.tap.port

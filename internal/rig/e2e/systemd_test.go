@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"pixel-ping/internal/rig"
 )
 
 // The unit, with the addition for a certificate, is one that systemd has nothing
@@ -15,7 +17,7 @@ func TestSystemd(t *testing.T) {
 	folder := t.TempDir()
 	unit := filepath.Join(folder, "pixel-ping.service")
 	for name, to := range map[string]string{"pixel-ping.service": unit, "certificate.conf": filepath.Join(unit+".d", "certificate.conf")} {
-		file, err := os.ReadFile("../systemd/" + name)
+		file, err := os.ReadFile("../../../testdata/recipes/systemd/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -26,7 +28,7 @@ func TestSystemd(t *testing.T) {
 				t.Fatalf("%s does not have %q once", name, installed)
 			}
 			// Only a program that is there can be verified.
-			text = strings.Replace(text, installed, "\nExecStart="+binary+" ", 1)
+			text = strings.Replace(text, installed, "\nExecStart="+rig.Binary+" ", 1)
 		}
 		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 			t.Fatal(err)

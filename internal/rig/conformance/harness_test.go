@@ -20,19 +20,17 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
-// The Makefile says where the two are: the folder that npm has installed the
-// original in, and our binary.
-var (
-	original = os.Getenv("ORIGINAL")
-	binary   = os.Getenv("PIXEL_PING")
-)
+// original is the folder in which npm has installed the original. make
+// conformance sets it.
+var original = os.Getenv("ORIGINAL")
 
 // TestMain says what is compared, and fails if a part is missing. In the end it
 // fails if one of the differences has not shown: then it is none any more.
 func TestMain(m *testing.M) {
+	rig.NeedTarget("make conformance")
 	node, err := exec.Command("node", "--version").Output()
 	if err != nil {
 		fatal("node is missing: ", err)
@@ -40,9 +38,9 @@ func TestMain(m *testing.M) {
 	if !bytes.HasPrefix(node, []byte("v20.")) {
 		fatal("the original is to run on Node 20, not on ", string(node))
 	}
-	ours, err := exec.Command(binary, "--version").Output()
+	ours, err := exec.Command(rig.Binary, "--version").Output()
 	if err != nil {
-		fatal("PIXEL_PING=", binary, " is not our binary: ", err)
+		fatal("PIXEL_PING=", rig.Binary, " is not our binary: ", err)
 	}
 	theirs, err := exec.Command("node", script(), "--version").Output()
 	if err != nil {
@@ -115,7 +113,7 @@ func command(name string, args ...string) *exec.Cmd {
 	if name == "original" {
 		return exec.Command("node", append([]string{script()}, args...)...)
 	}
-	return exec.Command(binary, args...)
+	return exec.Command(rig.Binary, args...)
 }
 
 // pair starts both with the same settings, but for the ports, and a long

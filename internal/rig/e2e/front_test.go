@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // nginx is the front end, with a recipe.
@@ -165,7 +165,7 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 	received := rig.NewEndpoint(t)
 	d := startDaemon(t, map[string]any{"endpoint": "http://" + received.Address})
 	address, connections := relay(t, d.address)
-	n := startNginx(t, "../nginx/front.conf", "127.0.0.1:9187", address)
+	n := startNginx(t, "../../../testdata/recipes/nginx/front.conf", "127.0.0.1:9187", address)
 	began := time.Now().Truncate(time.Second)
 
 	keys := []string{
@@ -294,7 +294,7 @@ func TestFrontPassesThePixelOn(t *testing.T) {
 	received := make(chan *http.Request, 100)
 	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { received <- r }))
 	defer behind.Close()
-	n := startNginx(t, "../nginx/front.conf", "127.0.0.1:9187", behind.Listener.Addr().String())
+	n := startNginx(t, "../../../testdata/recipes/nginx/front.conf", "127.0.0.1:9187", behind.Listener.Addr().String())
 	for _, path := range []string{"/", "/pixel.gif/", "/pixel.giff", "/PIXEL.GIF", "/a/pixel.gif", "/?/pixel.gif", "/index.html", "/pixel%2egif%00", "//x/pixel.gif"} {
 		if status := n.ask(t, "GET", path, ""); status != 404 && status != 400 {
 			t.Errorf("%s: status %d", path, status)

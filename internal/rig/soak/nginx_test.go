@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // A batch of several megabytes, as it is after an outage, reaches an application

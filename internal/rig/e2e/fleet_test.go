@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // Three daemons behind nginx add up in the application, one of which is stopped
@@ -27,7 +27,7 @@ func TestFleet(t *testing.T) {
 		daemons = append(daemons, startDaemon(t, settings[i]))
 		pairs = append(pairs, fmt.Sprintf("10.0.0.%d:9187", i+1), daemons[i].address)
 	}
-	n := startNginx(t, "../nginx/fleet.conf", pairs...)
+	n := startNginx(t, "../../../testdata/recipes/nginx/fleet.conf", pairs...)
 
 	var next atomic.Int64           // the number of the next hit
 	var answered [keys]atomic.Int64 // hits of each key

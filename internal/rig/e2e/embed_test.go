@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// The recipes of testdata/embed do in a real Chromium what the README says. Each
+// The recipes of testdata/recipes/embed do in a real Chromium what the README says. Each
 // test has a tab, pages and a daemon of its own, and all have one browser. Page
 // and pixel are of different sites.
 func TestEmbedding(t *testing.T) {
@@ -59,7 +59,7 @@ func testView(t *testing.T, w *world) {
 	cached := w.serve(t, "pictures.example.com", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		loaded.Add(1)
 		w.Header().Set("Cache-Control", "max-age=3600")
-		http.ServeFile(w, r, "../../internal/pixel/pixel.gif")
+		http.ServeFile(w, r, "../../pixel/pixel.gif")
 	}))
 	at.open(t, w.serve(t, "www.example.org", recipes(t, cached, "Content-Language", "en"))+"/page.html")
 	at.reload(t)
@@ -283,7 +283,7 @@ func testNoScript(t *testing.T, w *world) {
 // frame without rights.
 func testMail(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
-	text, err := os.ReadFile("../embed/mail.html")
+	text, err := os.ReadFile("../../../testdata/recipes/embed/mail.html")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func (at *tab) loaded(t *testing.T) bool {
 func testEmbedderPolicy(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	other := w.serve(t, "pictures.example.com", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.ServeFile(w, r, "../../internal/pixel/pixel.gif")
+		http.ServeFile(w, r, "../../pixel/pixel.gif")
 	}))
 	at := w.browser.newTab(t)
 	for _, test := range []struct {

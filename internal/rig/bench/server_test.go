@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/testdata/rig"
+	"pixel-ping/internal/rig"
 )
 
 // names are the servers, in the order of the tables.
@@ -69,7 +69,7 @@ func command(t *testing.T, name, port, certificate string, connections int) *exe
 			settings["sslkey"], settings["sslcert"] = key, cert
 		}
 		if name == "this" {
-			return exec.Command(binary, rig.WriteConfig(t, settings))
+			return exec.Command(rig.Binary, rig.WriteConfig(t, settings))
 		}
 		if certificate != "" {
 			settings["sslca"] = cert // without it, the original serves plain HTTP
