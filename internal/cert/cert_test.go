@@ -2,58 +2,16 @@ package cert
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pixel-ping/internal/rig"
 )
-
-// an identity is a certificate with its key.
-type identity struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-}
-
-// issue makes a certificate that is signed by issuer, or by itself if that is
-// nil.
-func issue(t *testing.T, name string, issuer *identity) *identity {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(time.Now().UnixNano()),
-		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(time.Hour),
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-	}
-	signer := &identity{template, key}
-	if issuer != nil {
-		signer = issuer
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, signer.certificate, &key.PublicKey, signer.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &identity{certificate, key}
-}
 
 func write(t *testing.T, file, text string) string {
 	t.Helper()
@@ -64,45 +22,28 @@ func write(t *testing.T, file, text string) string {
 	return path
 }
 
-func certificates(of ...*identity) string {
-	var text strings.Builder
-	for _, id := range of {
-		pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: id.certificate.Raw})
-	}
-	return text.String()
-}
-
-func key(t *testing.T, of *identity) string {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(of.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-}
-
 func TestChain(t *testing.T) {
-	root := issue(t, "root", nil)
-	upper := issue(t, "upper", root)
-	lower := issue(t, "lower", upper)
-	leaf := issue(t, "leaf", lower)
-	other := issue(t, "other", root)
+	root := rig.Issue(t, "root", nil)
+	upper := rig.Issue(t, "upper", root)
+	lower := rig.Issue(t, "lower", upper)
+	leaf := rig.Issue(t, "leaf", lower)
+	other := rig.Issue(t, "other", root)
 	for name, test := range map[string]struct {
 		cert string
 		ca   string
-		want []*identity
+		want []*rig.Identity
 	}{
-		"alone":            {certificates(leaf), "", []*identity{leaf}},
-		"completed":        {certificates(leaf), certificates(root, upper, other, lower), []*identity{leaf, lower, upper}},
-		"gap":              {certificates(leaf), certificates(upper, root), []*identity{leaf}},
-		"complete already": {certificates(leaf, lower), certificates(lower, upper), []*identity{leaf, lower}},
+		"alone":            {rig.CertificatesPEM(leaf), "", []*rig.Identity{leaf}},
+		"completed":        {rig.CertificatesPEM(leaf), rig.CertificatesPEM(root, upper, other, lower), []*rig.Identity{leaf, lower, upper}},
+		"gap":              {rig.CertificatesPEM(leaf), rig.CertificatesPEM(upper, root), []*rig.Identity{leaf}},
+		"complete already": {rig.CertificatesPEM(leaf, lower), rig.CertificatesPEM(lower, upper), []*rig.Identity{leaf, lower}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ca := ""
 			if test.ca != "" {
 				ca = write(t, "ca.pem", test.ca)
 			}
-			loaded, err := Load(write(t, "key.pem", key(t, leaf)), write(t, "cert.pem", test.cert), ca)
+			loaded, err := Load(write(t, "key.pem", leaf.KeyPEM(t)), write(t, "cert.pem", test.cert), ca)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +57,7 @@ func TestChain(t *testing.T) {
 				names = append(names, c.Subject.CommonName)
 			}
 			for _, id := range test.want {
-				want = append(want, id.certificate.Subject.CommonName)
+				want = append(want, id.Certificate.Subject.CommonName)
 			}
 			if !slices.Equal(names, want) {
 				t.Errorf("serves %q, want %q", names, want)
@@ -126,9 +67,9 @@ func TestChain(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	id, other := issue(t, "a", nil), issue(t, "b", nil)
-	good, goodKey := write(t, "cert.pem", certificates(id)), write(t, "key.pem", key(t, id))
-	wrongKey := write(t, "wrong.pem", key(t, other))
+	id, other := rig.Issue(t, "a", nil), rig.Issue(t, "b", nil)
+	good, goodKey := write(t, "cert.pem", rig.CertificatesPEM(id)), write(t, "key.pem", id.KeyPEM(t))
+	wrongKey := write(t, "wrong.pem", other.KeyPEM(t))
 	empty := write(t, "empty.pem", "")
 	for _, test := range []struct{ key, cert, ca, want string }{
 		{"no.pem", good, "", "sslkey no.pem: no such file or directory"},
@@ -160,8 +101,9 @@ func replace(t *testing.T, path, text string) {
 }
 
 func TestRenewal(t *testing.T) {
-	first, second, root := issue(t, "first", nil), issue(t, "second", nil), issue(t, "root", nil)
-	keyFile, certFile, caFile := write(t, "key.pem", key(t, first)), write(t, "cert.pem", certificates(first)), write(t, "ca.pem", certificates(root))
+	first, second, root := rig.Issue(t, "first", nil), rig.Issue(t, "second", nil), rig.Issue(t, "root", nil)
+	keyFile, certFile := write(t, "key.pem", first.KeyPEM(t)), write(t, "cert.pem", rig.CertificatesPEM(first))
+	caFile := write(t, "ca.pem", rig.CertificatesPEM(root))
 	synctest.Test(t, func(t *testing.T) {
 		c, err := Load(keyFile, certFile, caFile)
 		if err != nil {
@@ -173,12 +115,12 @@ func TestRenewal(t *testing.T) {
 		go c.Watch(ctx, func(err error) { told <- err })
 
 		// The key comes first. Nothing is said if the certificate follows soon.
-		replace(t, keyFile, key(t, second))
+		replace(t, keyFile, second.KeyPEM(t))
 		<-time.After(checkInterval)
 		if got := served(c); got != "first" || len(told) != 0 {
 			t.Errorf("with half of a renewal %s is served, and %d errors are told", got, len(told))
 		}
-		replace(t, certFile, certificates(second))
+		replace(t, certFile, rig.CertificatesPEM(second))
 		<-time.After(10 * time.Second)
 		if got := served(c); got != "second" || len(told) != 0 {
 			t.Errorf("after a renewal %s is served, and %d errors are told", got, len(told))
@@ -186,7 +128,7 @@ func TestRenewal(t *testing.T) {
 
 		// What does not load is told once.
 		for i, broken := range []func(){
-			func() { replace(t, certFile, certificates(first)) },
+			func() { replace(t, certFile, rig.CertificatesPEM(first)) },
 			func() { replace(t, certFile, "") },
 			func() { os.Remove(certFile) },
 		} {
@@ -201,9 +143,9 @@ func TestRenewal(t *testing.T) {
 		}
 
 		// A link that is swapped, as certbot does it, is a change as well.
-		third := issue(t, "third", nil)
-		replace(t, keyFile, key(t, third))
-		if err := os.Symlink(write(t, "third.pem", certificates(third)), certFile); err != nil {
+		third := rig.Issue(t, "third", nil)
+		replace(t, keyFile, third.KeyPEM(t))
+		if err := os.Symlink(write(t, "third.pem", rig.CertificatesPEM(third)), certFile); err != nil {
 			t.Fatal(err)
 		}
 		<-time.After(10 * time.Second)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/rig"
 )
 
 func counts(of map[string]int64) (list []hits.Count) {
@@ -37,53 +38,19 @@ func at(t *testing.T, address, secret string) *Endpoint {
 	return New(u, u.RequestURI(), secret, time.Second)
 }
 
-// listening has script handle each connection to a port of its own, and returns
-// the port's URL. The connection is closed after it.
+// listening returns the URL of a port whose connections are served by script.
 func listening(t *testing.T, script func(net.Conn)) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				script(conn)
-			}()
-		}
-	}()
-	return "http://" + listener.Addr().String()
-}
-
-// readRequest reads a whole request and returns its bytes.
-func readRequest(conn net.Conn) (string, error) {
-	var all strings.Builder
-	r, err := http.ReadRequest(bufio.NewReader(io.TeeReader(conn, &all)))
-	if err != nil {
-		return "", err
-	}
-	_, err = io.Copy(io.Discard, r.Body)
-	return all.String(), err
+	return "http://" + rig.Listen(t, script)
 }
 
 // answering reads the request and writes answer.
 func answering(answer string) func(net.Conn) {
 	return func(conn net.Conn) {
-		if _, err := readRequest(conn); err == nil {
+		if _, err := rig.ReadRequest(conn); err == nil {
 			io.WriteString(conn, answer)
 		}
 	}
-}
-
-func reset(conn net.Conn) {
-	conn.(*net.TCPConn).SetLinger(0)
-	conn.Close()
 }
 
 func expectError(t *testing.T, err error, want string) {
@@ -115,7 +82,7 @@ func TestRequest(t *testing.T) {
 	} {
 		received := make(chan string, 1)
 		address := listening(t, func(conn net.Conn) {
-			request, _ := readRequest(conn)
+			request, _ := rig.ReadRequest(conn)
 			received <- request
 			io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 		})
@@ -224,8 +191,8 @@ func TestNoConnection(t *testing.T) {
 func TestReset(t *testing.T) {
 	c := counts(map[string]int64{"a": 1})
 	before := listening(t, func(conn net.Conn) {
-		readRequest(conn)
-		reset(conn)
+		rig.ReadRequest(conn)
+		rig.Reset(conn)
 	})
 	expectError(t, at(t, before, "").Send(t.Context(), c), "cannot connect to endpoint : read ECONNRESET")
 
@@ -237,7 +204,7 @@ func TestReset(t *testing.T) {
 	} {
 		after := listening(t, func(conn net.Conn) {
 			answering(answer)(conn)
-			reset(conn)
+			rig.Reset(conn)
 		})
 		expectError(t, at(t, after, "").Send(t.Context(), c), want)
 	}
@@ -267,7 +234,7 @@ func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 	whole := make(chan error, 1)
 	accepted := listening(t, func(conn net.Conn) {
 		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-		_, err := readRequest(conn)
+		_, err := rig.ReadRequest(conn)
 		whole <- err
 	})
 	expectError(t, at(t, accepted, "").Send(t.Context(), c), "")
@@ -292,17 +259,17 @@ func TestTooLarge(t *testing.T) {
 		want   bool
 	}{
 		"413":                      {one, answering(answer413), true},
-		"413 before it is read":    {all, func(conn net.Conn) { conn.Read(make([]byte, 1)); io.WriteString(conn, answer413); reset(conn) }, true},
+		"413 before it is read":    {all, func(conn net.Conn) { conn.Read(make([]byte, 1)); io.WriteString(conn, answer413); rig.Reset(conn) }, true},
 		"closed before it is read": {all, func(net.Conn) {}, true},
-		"reset before it is read":  {all, reset, true},
+		"reset before it is read":  {all, rig.Reset, true},
 		"closed after it was read": {all, answering(""), false},
 		"500":                      {one, answering("HTTP/1.1 500 Oops\r\n\r\n"), false},
 		"503 before it is read": {all, func(conn net.Conn) {
 			conn.Read(make([]byte, 1))
 			io.WriteString(conn, "HTTP/1.1 503 Busy\r\n\r\n")
-			reset(conn)
+			rig.Reset(conn)
 		}, false},
-		"reset after the head":      {one, func(conn net.Conn) { conn.Read(make([]byte, 40)); reset(conn) }, true},
+		"reset after the head":      {one, func(conn net.Conn) { conn.Read(make([]byte, 40)); rig.Reset(conn) }, true},
 		"closed after some of it":   {one, func(conn net.Conn) { conn.Read(make([]byte, 40)) }, true},
 		"no HTTP after it was read": {all, answering("hello\r\n"), false},
 	} {
@@ -423,7 +390,7 @@ func TestLongAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := piped(t, func(conn net.Conn) {
-					readRequest(conn)
+					rig.ReadRequest(conn)
 					answer(conn)
 				})
 				c := counts(map[string]int64{"a": 1})

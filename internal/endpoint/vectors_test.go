@@ -2,25 +2,17 @@ package endpoint
 
 import (
 	"bufio"
-	"encoding/json"
-	"os"
 	"strings"
 	"testing"
+
+	"pixel-ping/internal/rig"
 )
 
-// What the original posts, as make record has recorded it.
+// The body of a flush is the original's, byte by byte.
 func TestRecordedBodies(t *testing.T) {
-	text, err := os.ReadFile("../../testdata/vectors/bodies.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var vectors []struct {
-		Secret string
-		Counts map[string]int64
-		Body   string
-	}
-	if err := json.Unmarshal(text, &vectors); err != nil || len(vectors) < 10 {
-		t.Fatalf("%d vectors, error %v", len(vectors), err)
+	vectors := rig.RecordedBodies(t)
+	if len(vectors) < 10 {
+		t.Errorf("there are %d vectors, want at least 10", len(vectors))
 	}
 	for _, vector := range vectors {
 		var got strings.Builder

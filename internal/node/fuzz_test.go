@@ -4,29 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
-)
 
-// recordedTargets are the seeds: all that the original was asked.
-func recordedTargets(t testing.TB) (targets []string) {
-	text, err := os.ReadFile("../../testdata/vectors/targets.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		var status int
-		var target, key string
-		if _, err := fmt.Sscanf(line, "%d %q %q", &status, &target, &key); err != nil {
-			t.Fatal(err)
-		}
-		targets = append(targets, target)
-	}
-	return targets
-}
+	"pixel-ping/internal/rig"
+)
 
 // naiveQueryValue is QueryValue written the long way: one rule after the other,
 // each on the whole of what the last one has left.
@@ -119,8 +103,8 @@ func whatwg(bytes []byte) string {
 }
 
 func FuzzQueryValue(f *testing.F) {
-	for _, target := range recordedTargets(f) {
-		_, query := SplitTarget(target)
+	for _, vector := range rig.RecordedTargets(f) {
+		_, query := SplitTarget(vector.Target)
 		f.Add(query)
 	}
 	f.Fuzz(func(t *testing.T, query string) {
@@ -141,9 +125,9 @@ func FuzzQueryValue(f *testing.F) {
 var unreserved = regexp.MustCompile(`^(?:[A-Za-z0-9_.!~*'()-]|%[0-9A-F]{2})*$`)
 
 func FuzzEscapes(f *testing.F) {
-	for _, target := range recordedTargets(f) {
-		f.Add(target)
-		f.Add(QueryValue(target, "key"))
+	for _, vector := range rig.RecordedTargets(f) {
+		f.Add(vector.Target)
+		f.Add(QueryValue(vector.Target, "key"))
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		s = strings.ToValidUTF8(s, "\uFFFD")

@@ -1,42 +1,32 @@
 package pixel
 
 import (
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"pixel-ping/internal/rig"
 )
 
-// What the original answers, as make record has recorded it: a status, a target
-// and the key that is counted, or "".
+// The handler answers and counts as the original does.
 func TestRecordedTargets(t *testing.T) {
-	text, err := os.ReadFile("../../testdata/vectors/targets.txt")
-	if err != nil {
-		t.Fatal(err)
+	vectors := rig.RecordedTargets(t)
+	if len(vectors) < 500 {
+		t.Errorf("there are %d vectors, want at least 500", len(vectors))
 	}
-	n := 0
-	for line := range strings.Lines(string(text)) {
-		var status int
-		var target, key string
-		if _, err := fmt.Sscanf(line, "%d %q %q", &status, &target, &key); err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-		n++
-		// These two net/http refuses before the handler is asked.
-		if status == 431 || strings.ContainsAny(target, " ") {
+	for _, vector := range vectors {
+		// net/http refuses these before it calls the handler.
+		if vector.Status == 431 || strings.ContainsAny(vector.Target, " ") {
 			continue
 		}
 		var want []string
-		if key != "" {
-			want = []string{key}
+		if vector.Key != "" {
+			want = []string{vector.Key}
 		}
-		answer, keys := request(t, "GET", target)
-		if answer.StatusCode != status || !slices.Equal(keys, want) {
-			t.Errorf("%.200q: status %d and keys %.200q, want %d and %.200q", target, answer.StatusCode, keys, status, want)
+		answer, keys := request(t, "GET", vector.Target)
+		if answer.StatusCode != vector.Status || !slices.Equal(keys, want) {
+			t.Errorf("%.200q: status %d and keys %.200q, want %d and %.200q",
+				vector.Target, answer.StatusCode, keys, vector.Status, want)
 		}
-	}
-	if n < 500 {
-		t.Errorf("there are %d vectors, want at least 500", n)
 	}
 }

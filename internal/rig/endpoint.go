@@ -1,31 +1,27 @@
 package rig
 
 import (
-	"bufio"
-	"errors"
 	"io"
 	"net"
-	"net/textproto"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
 
-// Endpoint is an application that keeps the bytes of each request and answers
-// as it is told to. One connection is read at a time for each goroutine, and
-// closed after its answer.
+// Endpoint is an application that keeps the bytes of each request and answers as
+// the test says. Each connection carries one request and is closed after the
+// answer. Several connections are served at once.
 type Endpoint struct {
-	Address  string      // host:port
-	Requests chan string // head and body of each request, as they came
+	Address  string      // host:port on which it listens
+	Requests chan string // head and body of each request, in the order of arrival
 
 	mu       sync.Mutex
 	listener net.Listener
 	answer   func(net.Conn)
 }
 
-// Answer returns an answer that is these bytes.
+// Answer returns an answer that consists of these bytes.
 func Answer(text string) func(net.Conn) {
 	return func(conn net.Conn) { io.WriteString(conn, text) }
 }
@@ -36,8 +32,9 @@ func Reset(conn net.Conn) {
 	conn.Close()
 }
 
-// NewEndpoint returns an endpoint that answers each request with 204.
+// NewEndpoint returns an endpoint that answers each request with status 204.
 func NewEndpoint(t testing.TB) *Endpoint {
+	t.Helper()
 	e := &Endpoint{Address: "127.0.0.1:0", Requests: make(chan string, 10000)}
 	e.SetAnswer(Answer("HTTP/1.1 204 No Content\r\n\r\n"))
 	e.Open(t)
@@ -45,14 +42,14 @@ func NewEndpoint(t testing.TB) *Endpoint {
 	return e
 }
 
-// SetAnswer has the requests that come from now on answered by answer.
+// SetAnswer sets the answer to the requests that arrive from now on.
 func (e *Endpoint) SetAnswer(answer func(net.Conn)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.answer = answer
 }
 
-// Open listens on Address, and is needed after a Close only.
+// Open makes a closed endpoint listen on its Address again.
 func (e *Endpoint) Open(t testing.TB) {
 	t.Helper()
 	listener, err := net.Listen("tcp", e.Address)
@@ -60,23 +57,14 @@ func (e *Endpoint) Open(t testing.TB) {
 		t.Fatal(err)
 	}
 	e.listener, e.Address = listener, listener.Addr().String()
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go e.serve(conn)
-		}
-	}()
+	go Accept(listener, e.serve)
 }
 
-// Close has connections refused from now on.
+// Close stops listening: further connections are refused.
 func (e *Endpoint) Close() { e.listener.Close() }
 
 func (e *Endpoint) serve(conn net.Conn) {
-	defer conn.Close()
-	request, err := readRequest(conn)
+	request, err := ReadRequest(conn)
 	if err != nil {
 		return
 	}
@@ -87,34 +75,16 @@ func (e *Endpoint) serve(conn net.Conn) {
 	answer(conn)
 }
 
-// readRequest reads a request with a Content-Length, whatever its target is:
-// net/http would refuse what the original may post to.
-func readRequest(conn net.Conn) (string, error) {
-	var all strings.Builder
-	r := textproto.NewReader(bufio.NewReader(io.TeeReader(conn, &all)))
-	if _, err := r.ReadLine(); err != nil {
-		return "", err
-	}
-	header, err := r.ReadMIMEHeader()
-	if err != nil {
-		return "", err
-	}
-	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
-	if err != nil {
-		return "", err
-	}
-	_, err = io.CopyN(io.Discard, r.R, length)
-	return all.String(), err
-}
-
-// Next waits for the next request.
+// Next waits for the next request and returns it.
 func (e *Endpoint) Next(t testing.TB) string {
 	t.Helper()
-	request, err := e.next(Deadline)
-	if err != nil {
-		t.Fatal(err)
+	select {
+	case request := <-e.Requests:
+		return request
+	case <-time.After(Deadline):
+		t.Fatal("the endpoint receives no request")
 	}
-	return request
+	return ""
 }
 
 // Body waits for the next request and returns its body.
@@ -124,11 +94,33 @@ func (e *Endpoint) Body(t testing.TB) string {
 	return body
 }
 
-func (e *Endpoint) next(within time.Duration) (string, error) {
-	select {
-	case request := <-e.Requests:
-		return request, nil
-	case <-time.After(within):
-		return "", errors.New("the endpoint receives nothing")
+// Accept calls serve for each connection, in a goroutine of its own, and closes
+// the connection afterwards. Accept returns when the listener is closed and all
+// connections have been served.
+func Accept(listener net.Listener, serve func(net.Conn)) {
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		conns.Go(func() {
+			defer conn.Close()
+			serve(conn)
+		})
 	}
+}
+
+// Listen serves the connections to a free port of 127.0.0.1 with Accept until
+// the test ends. It returns the address.
+func Listen(t testing.TB, serve func(net.Conn)) (address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go Accept(listener, serve)
+	return listener.Addr().String()
 }

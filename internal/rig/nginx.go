@@ -2,17 +2,15 @@ package rig
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
-// around is what the configuration of an nginx stands in: one process, with all
-// that it writes in one folder.
-const around = `
+// nginxConfig is a configuration for an nginx of one process that writes only to
+// one folder. %[1]s is the folder, %[2]s the contents of the http block.
+const nginxConfig = `
 daemon off;
 master_process off;
 pid %[1]s/pid;
@@ -28,31 +26,16 @@ http {
 }
 `
 
-// StartNginx starts an nginx that has folder for its files and http in its http
-// block, and waits until it listens at address.
+// StartNginx starts an nginx and waits until it listens on address. It keeps its
+// files in folder; http is the contents of its http block.
 func StartNginx(t testing.TB, folder, http, address string) *Process {
 	t.Helper()
 	config := filepath.Join(folder, "nginx.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, around, folder, http), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, nginxConfig, folder, http), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	output := NewOutput()
 	p := Start(t, exec.Command("nginx", "-c", config), output, output)
 	p.WaitListening(t, address)
 	return p
-}
-
-// WaitListening waits until the process listens at address.
-func (p *Process) WaitListening(t testing.TB, address string) {
-	t.Helper()
-	for limit := time.Now().Add(Deadline); ; <-time.After(time.Millisecond) {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(limit) {
-			t.Fatalf("%v does not listen; it says:\n%s%s", p.Cmd.Args, p.Stdout, p.Stderr)
-		}
-	}
 }

@@ -1,32 +1,23 @@
-// Package rig is what the tests of whole programs share: processes with their
-// output, and endpoints that answer as they are told to.
 package rig
 
 import (
-	"encoding/json"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 )
 
-// Deadline bounds whatever a test waits for.
-const Deadline = 20 * time.Second
-
-// Process is a program that runs, and what it has written so far. Stdout and
-// Stderr may be one Output, which then has both in the order of writing.
+// Process is a running program and what it has written so far. Stdout and
+// Stderr may be the same Output, which then holds both in the order of writing.
 type Process struct {
 	Cmd            *exec.Cmd
 	Stdout, Stderr *Output
-	ended          chan struct{}
+	ended          chan struct{} // closed when the process has ended
 }
 
-// Start starts a program whose output goes to stdout and stderr. It is killed
-// when the test ends.
+// Start starts a program and collects its output in stdout and stderr. The
+// program is killed when the test ends.
 func Start(t testing.TB, cmd *exec.Cmd, stdout, stderr *Output) *Process {
 	t.Helper()
 	cmd.Stdout, cmd.Stderr = stdout, stderr
@@ -35,10 +26,10 @@ func Start(t testing.TB, cmd *exec.Cmd, stdout, stderr *Output) *Process {
 	return p
 }
 
-// StartCommand is Start for a program whose output goes elsewhere.
+// StartCommand is Start for a program whose output goes where cmd says.
 func StartCommand(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
-	// A process of its own that holds the output open does not keep the test.
+	// A child of the program may keep the output open. Wait does not wait for it.
 	cmd.WaitDelay = time.Second
 	p := &Process{Cmd: cmd, ended: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
@@ -63,7 +54,8 @@ func (p *Process) Signal(t testing.TB, s os.Signal) {
 	}
 }
 
-// Wait waits for the end of the process and returns its exit status.
+// Wait waits for the end of the process and returns its exit status, which is -1
+// if a signal ended it.
 func (p *Process) Wait(t testing.TB) int {
 	t.Helper()
 	select {
@@ -74,71 +66,22 @@ func (p *Process) Wait(t testing.TB) int {
 	return p.Cmd.ProcessState.ExitCode()
 }
 
-// Output collects what a process writes. Its methods may be called by many
-// goroutines at once.
-type Output struct {
-	mu      sync.Mutex
-	text    strings.Builder
-	changed chan struct{} // closed at the next Write
-}
-
-// NewOutput returns an empty Output.
-func NewOutput() *Output {
-	return &Output{changed: make(chan struct{})}
-}
-
-func (o *Output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	close(o.changed)
-	o.changed = make(chan struct{})
-	return o.text.Write(p)
-}
-
-func (o *Output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// WaitLine waits for a line that begins with prefix, behind the first skip bytes
-// of the output, and returns it without its end.
-func (o *Output) WaitLine(t testing.TB, skip int, prefix string) string {
+// WaitListening waits until the process listens on address.
+func (p *Process) WaitListening(t testing.TB, address string) {
 	t.Helper()
-	timeout := time.After(Deadline)
-	for {
-		o.mu.Lock()
-		text, changed := o.text.String(), o.changed
-		o.mu.Unlock()
-		for line := range strings.Lines(text[skip:]) {
-			if strings.HasPrefix(line, prefix) && strings.HasSuffix(line, "\n") {
-				return strings.TrimSuffix(line, "\n")
-			}
+	for limit := time.Now().Add(Deadline); ; <-time.After(time.Millisecond) {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+			return
 		}
-		select {
-		case <-changed:
-		case <-timeout:
-			t.Fatalf("no line %q; the output is:\n%s", prefix, text)
+		if time.Now().After(limit) {
+			t.Fatalf("%v does not listen; its output is:\n%s%s", p.Cmd.Args, p.Stdout, p.Stderr)
 		}
 	}
 }
 
-// WriteConfig writes a configuration into a folder of the test and returns its
-// path.
-func WriteConfig(t testing.TB, settings map[string]any) string {
-	t.Helper()
-	text, err := json.Marshal(settings)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "config.json")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// FreePort returns the number of a port that was free a moment ago.
+// FreePort returns the number of a TCP port of 127.0.0.1 on which nobody listens.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

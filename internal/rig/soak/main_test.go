@@ -1,3 +1,6 @@
+// Package soak runs the real program over loopback against clients that never
+// pause and an application that misbehaves in every way, and keeps a ledger of
+// every hit. make soak runs it.
 package soak
 
 import (
@@ -7,7 +10,12 @@ import (
 	"pixel-ping/internal/rig"
 )
 
+// summary is what TestSoak has found, for the last line.
+var summary string
+
 func TestMain(m *testing.M) {
 	rig.NeedTarget("make soak")
-	os.Exit(m.Run())
+	status := m.Run()
+	rig.PrintSummary("soak", status, summary)
+	os.Exit(status)
 }

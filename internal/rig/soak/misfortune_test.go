@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,80 +15,50 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// start starts the real program behind a shell command, with settings, and
-// returns it and its address.
-func start(t *testing.T, shell string, settings map[string]any) (*rig.Process, string) {
-	t.Helper()
-	port := rig.FreePort(t)
-	settings["host"], settings["port"] = "127.0.0.1", port
-	if settings["interval"] == nil {
-		settings["interval"] = 3600
-	}
-	cmd := exec.Command("sh", "-c", shell+` exec "$0" "$1"`, rig.Binary, rig.WriteConfig(t, settings))
-	daemon := rig.Start(t, cmd, rig.NewOutput(), rig.NewOutput())
-	daemon.Stdout.WaitLine(t, 0, "Serving")
-	return daemon, "127.0.0.1:" + port
-}
-
-// hit makes a hit over a connection of its own.
-func hit(t *testing.T, address, key string) {
-	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: rig.Deadline}
-	answer, err := client.Get("http://" + address + "/pixel.gif?key=" + key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer.Body.Close()
-	if answer.StatusCode != 200 {
-		t.Fatalf("status %d", answer.StatusCode)
-	}
-}
-
-// The stop of a daemon whose application hangs takes less than 9 seconds, and
-// names what was not delivered.
+// A stop while the application does not answer takes less than 9 seconds, and the
+// log says how much was not delivered.
 func TestStopWhileTheApplicationHangs(t *testing.T) {
 	t.Parallel()
 	application := rig.NewEndpoint(t)
 	application.SetAnswer(func(conn net.Conn) { io.Copy(io.Discard, conn) })
-	daemon, address := start(t, "", map[string]any{"endpoint": "http://" + application.Address})
-	hit(t, address, "a")
-	daemon.Signal(t, syscall.SIGUSR2)
+	d := rig.StartDaemon(t, map[string]any{"endpoint": "http://" + application.Address})
+	d.Hit(t, "a")
+	d.Signal(t, syscall.SIGUSR2)
 	application.Next(t)
-	hit(t, address, "b")
+	d.Hit(t, "b")
 	began := time.Now()
-	daemon.Signal(t, syscall.SIGTERM)
-	if status, took := daemon.Wait(t), time.Since(began); status != 1 || took > 9*time.Second {
+	d.Signal(t, syscall.SIGTERM)
+	if status, took := d.Wait(t), time.Since(began); status != 1 || took > 9*time.Second {
 		t.Errorf("exit status %d after %v, want 1 within 9s", status, took)
 	}
-	if got := daemon.Stderr.String(); !strings.Contains(got, "pixel-ping: 2 hits of 2 keys were not delivered") {
-		t.Errorf("it says:\n%s", got)
+	if got := d.Stderr.String(); !strings.Contains(got, "pixel-ping: 2 hits of 2 keys were not delivered") {
+		t.Errorf("the standard error is:\n%s", got)
 	}
 }
 
-// A certificate is renewed as certbot does it, by links that are swapped, while
-// handshakes go on.
+// The daemon serves a renewed certificate soon after certbot has swapped the links
+// to it. Every handshake in the meantime succeeds.
 func TestRenewedCertificate(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
+	file := func(name string) string { return filepath.Join(folder, name) }
 	link := func(name, to string) {
 		t.Helper()
-		fresh := filepath.Join(folder, "fresh")
-		if err := os.Symlink(to, fresh); err != nil {
+		if err := os.Symlink(to, file("fresh")); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Rename(fresh, filepath.Join(folder, name)); err != nil {
+		if err := os.Rename(file("fresh"), file(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, generation := range []string{"1", "2"} {
-		rig.WriteSelfSigned(t, filepath.Join(folder, "cert"+generation+".pem"), filepath.Join(folder, "key"+generation+".pem"), "certificate "+generation)
-	}
+	rig.Issue(t, "certificate 1", nil).Write(t, file("cert1.pem"), file("key1.pem"))
+	rig.Issue(t, "certificate 2", nil).Write(t, file("cert2.pem"), file("key2.pem"))
 	link("cert.pem", "cert1.pem")
 	link("key.pem", "key1.pem")
-	daemon, address := start(t, "", map[string]any{"sslcert": filepath.Join(folder, "cert.pem"), "sslkey": filepath.Join(folder, "key.pem")})
+	d := rig.StartDaemon(t, map[string]any{"sslcert": file("cert.pem"), "sslkey": file("key.pem")})
 	served := func() string {
 		t.Helper()
-		conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
+		conn, err := tls.Dial("tcp", d.Address, &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,49 +76,51 @@ func TestRenewedCertificate(t *testing.T) {
 		}
 	}
 	link("key.pem", "key1.pem")
-	daemon.Stderr.WaitLine(t, 0, "pixel-ping: sslkey "+filepath.Join(folder, "key.pem"))
+	d.Stderr.WaitLine(t, 0, "pixel-ping: sslkey "+file("key.pem"))
 	if got := served(); got != "certificate 2" {
 		t.Errorf("%s is served", got)
 	}
 }
 
-// With no descriptors left the daemon waits for some, and then goes on.
+// A daemon without a free descriptor serves again when clients leave.
 func TestDescriptorsExhausted(t *testing.T) {
 	t.Parallel()
 	application := rig.NewEndpoint(t)
-	daemon, address := start(t, "ulimit -n 64;", map[string]any{"endpoint": "http://" + application.Address})
+	settings := map[string]any{"endpoint": "http://" + application.Address}
+	d := rig.StartProgram(t, settings, "sh", "-c", `ulimit -n 64; exec "$0" "$1"`, rig.Binary)
+	d.Stdout.WaitLine(t, 0, "Serving")
 	var conns []net.Conn
 	for range 200 {
-		conn, err := net.Dial("tcp", address)
+		conn, err := net.Dial("tcp", d.Address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		conns = append(conns, conn)
 		fmt.Fprint(conn, "GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\n")
 	}
-	daemon.Stderr.WaitLine(t, 0, "pixel-ping: http: Accept error")
+	d.Stderr.WaitLine(t, 0, "pixel-ping: http: Accept error")
 	for _, conn := range conns {
 		conn.Close()
 	}
-	hit(t, address, "a")
-	daemon.Signal(t, syscall.SIGTERM)
+	d.Hit(t, "a")
+	d.Signal(t, syscall.SIGTERM)
 	if got := application.Body(t); got != "json=%7B%22a%22%3A1%7D" {
 		t.Errorf("received %s", got)
 	}
-	if status := daemon.Wait(t); status != 0 {
+	if status := d.Wait(t); status != 0 {
 		t.Errorf("exit status %d, want 0", status)
 	}
 }
 
-// Thousands of clients that say nothing, or half of it, or do not read, keep
-// nobody else from being served, and are cut off in the end.
+// Thousands of clients that send nothing, half a header, or half a body delay
+// nobody else, and the daemon closes their connections in the end.
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
-	_, address := start(t, "", map[string]any{})
+	d := rig.StartDaemon(t, nil)
 	const clients = 3000
 	conns := make([]net.Conn, 0, clients)
 	for i := range clients {
-		conn, err := net.Dial("tcp", address)
+		conn, err := net.Dial("tcp", d.Address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +135,7 @@ func TestSlowClients(t *testing.T) {
 	}
 	began := time.Now()
 	for range 20 {
-		hit(t, address, "b")
+		d.Hit(t, "b")
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("20 hits beside %d slow clients took %v", clients, took)

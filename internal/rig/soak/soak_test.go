@@ -1,6 +1,3 @@
-// Package soak runs the real program for a while, over loopback and with real
-// signals, against clients that never pause and an application that is up to
-// anything, and keeps a ledger of every hit. make soak runs it.
 package soak
 
 import (
@@ -11,9 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,12 +19,17 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// ledger has the hits of each key: those that were answered, those of which the
-// answer did not come, so that nobody knows whether they count, and those that
-// the application has saved.
+// ledger counts the hits of each key. Its methods may be called by many
+// goroutines at once.
 type ledger struct {
-	mu                     sync.Mutex
-	answered, maybe, saved map[string]int64
+	mu       sync.Mutex
+	answered map[string]int64 // hits that the daemon answered
+	maybe    map[string]int64 // hits that got no answer: the daemon may have counted them
+	saved    map[string]int64 // hits that the application saved
+}
+
+func newLedger() *ledger {
+	return &ledger{answered: make(map[string]int64), maybe: make(map[string]int64), saved: make(map[string]int64)}
 }
 
 func (l *ledger) add(to map[string]int64, key string, n int64) {
@@ -45,8 +45,8 @@ func sum(of map[string]int64) (n int64) {
 	return n
 }
 
-// click hits random keys over connections that are kept for a while, until done
-// is closed. While the daemon is down nothing is answered.
+// click hits random keys until done is closed, with up to 200 hits on a
+// connection. It tries again while the daemon is down.
 func (l *ledger) click(address string, random *rand.Rand, done <-chan struct{}) {
 	for {
 		select {
@@ -66,11 +66,8 @@ func (l *ledger) click(address string, random *rand.Rand, done <-chan struct{}) 
 			if random.IntN(10) == 0 {
 				key = fmt.Sprintf("invented %x %s", random.Uint64(), strings.Repeat("x", random.IntN(500)))
 			}
-			fmt.Fprintf(conn, "GET /pixel.gif?key=%s HTTP/1.1\r\nHost: x\r\n\r\n", url.QueryEscape(key))
-			answer, err := http.ReadResponse(r, nil)
-			if err == nil {
-				_, err = io.Copy(io.Discard, answer.Body)
-			}
+			fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", rig.Target(key))
+			answer, err := rig.ReadAnswer(r)
 			if err != nil {
 				l.add(l.maybe, key, 1)
 				break
@@ -83,10 +80,9 @@ func (l *ledger) click(address string, random *rand.Rand, done <-chan struct{}) 
 	}
 }
 
-// application answers a flush in one of many ways, and saves its counts only if
-// it can say so.
+// application reads a flush and answers in one of many ways. It saves the counts
+// only when it also answers with success.
 func (l *ledger) application(conn net.Conn) {
-	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(rig.Deadline))
 	switch rand.IntN(40) {
 	case 0:
@@ -142,26 +138,20 @@ func (l *ledger) application(conn net.Conn) {
 	}
 }
 
+// For SOAKTIME, daemons start, flush and stop one after the other under load.
+// Every hit that was answered is saved once, or the log accounts for it.
 func TestSoak(t *testing.T) {
 	duration, err := time.ParseDuration(os.Getenv("SOAKTIME"))
 	if err != nil {
 		t.Fatalf("SOAKTIME: %v", err)
 	}
-	l := &ledger{answered: make(map[string]int64), maybe: make(map[string]int64), saved: make(map[string]int64)}
+	l := newLedger()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var flushes sync.WaitGroup
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			flushes.Go(func() { l.application(conn) })
-		}
-	}()
+	var application sync.WaitGroup
+	application.Go(func() { rig.Accept(listener, l.application) })
 
 	port := rig.FreePort(t)
 	done := make(chan struct{})
@@ -178,37 +168,36 @@ func TestSoak(t *testing.T) {
 	close(done)
 	clients.Wait()
 	listener.Close()
-	flushes.Wait()
+	application.Wait()
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	answered, maybe, saved := sum(l.answered), sum(l.maybe), sum(l.saved)
-	t.Logf("%d starts; %d hits were answered and %d may have been; %d are saved, %d told as not delivered and %d as not counted",
-		starts, answered, maybe, saved, lost, refused)
+	summary = fmt.Sprintf("%s hits answered by %d starts of the daemon, and %s without an answer: "+
+		"%s delivered, %s logged as not delivered and %s as not counted; none lost, none doubled",
+		rig.Number(answered), starts, rig.Number(maybe), rig.Number(saved), rig.Number(lost), rig.Number(refused))
 	if known := saved + lost + refused; known < answered || known > answered+maybe {
-		t.Errorf("%d hits are known of, want %d to %d", known, answered, answered+maybe)
+		t.Errorf("%d hits are accounted for, want %d to %d", known, answered, answered+maybe)
 	}
 	for key, n := range l.saved {
 		if most := l.answered[key] + l.maybe[key]; n > most {
-			t.Errorf("%.50s: %d hits are saved, and at the most %d were made", key, n, most)
+			t.Errorf("%.50s: %d hits are saved, but at most %d were made", key, n, most)
 		}
 	}
 	if answered < 1000 || saved < 1000 {
-		t.Errorf("this was no test: too little was answered or saved")
+		t.Errorf("%d hits were answered and %d saved, want at least 1000 each", answered, saved)
 	}
 }
 
-// generation runs one daemon for a few seconds, with flushes forced at random,
-// and stops it. It returns how many hits it tells that it has not delivered, and
-// not counted.
+// generation runs one daemon for a few seconds, forces flushes at random times,
+// and stops it. It returns how many hits the log says were not delivered, and how
+// many were not counted.
 func generation(t *testing.T, port, endpoint string) (lost, refused int64) {
 	t.Helper()
-	path := rig.WriteConfig(t, map[string]any{
-		"host": "127.0.0.1", "port": port, "interval": 0.3, "endpoint": "http://" + endpoint + "/save",
+	daemon := rig.StartDaemon(t, map[string]any{
+		"port": port, "interval": 0.3, "endpoint": "http://" + endpoint + "/save",
 		"maxmemory": []float64{0.2, 256}[rand.IntN(2)],
 	})
-	daemon := rig.Start(t, exec.Command(rig.Binary, path), rig.NewOutput(), rig.NewOutput())
-	daemon.Stdout.WaitLine(t, 0, "Serving")
 	for range 1 + rand.IntN(20) {
 		<-time.After(time.Duration(rand.IntN(200)) * time.Millisecond)
 		daemon.Signal(t, syscall.SIGUSR2)
@@ -231,7 +220,7 @@ func generation(t *testing.T, port, endpoint string) (lost, refused int64) {
 		case err == nil && strings.Contains(text, "were not counted"):
 			refused += n
 		default:
-			t.Errorf("the daemon says %q", line)
+			t.Errorf("the standard error has the line %q", line)
 		}
 	}
 	if (status == 1) != (lost > 0) {
