@@ -11,25 +11,25 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// status is an answer with a status and nothing else.
+// status is an answer that consists of a status.
 func status(code int) func(net.Conn) {
 	return rig.Answer(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", code))
 }
 
-// answerAndReset is an answer that is followed by a reset.
+// answerAndReset is an answer followed by a reset of the connection.
 func answerAndReset(text string) func(net.Conn) {
 	return func(conn net.Conn) {
 		rig.Answer(text)(conn)
-		// The other end has read it when it resets the connection itself or not at all.
+		// The program has time to read the answer before the reset discards it.
 		conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		conn.Read(make([]byte, 1))
 		rig.Reset(conn)
 	}
 }
 
-// ending has a hit flushed to an endpoint that answers so, or, if answer is nil,
-// refuses the connection. It returns what the log says of it, and the counts of
-// the flush after it.
+// ending flushes a hit to an endpoint that gives this answer, or refuses the
+// connection if answer is nil. It returns what the program logs, and the counts of
+// the next flush.
 func (s *side) ending(t *testing.T, key string, answer func(net.Conn)) string {
 	t.Helper()
 	s.get(t, "/pixel.gif?key="+key)
@@ -47,33 +47,34 @@ func (s *side) ending(t *testing.T, key string, answer func(net.Conn)) string {
 		s.endpoint.Open(t)
 	}
 	s.settle(stdout, stderr)
-	said := s.Stdout.String()[stdout:] + s.Stderr.String()[stderr:]
+	logged := s.Stdout.String()[stdout:] + s.Stderr.String()[stderr:]
 	s.endpoint.SetAnswer(status(204))
 	stdout = len(s.Stdout.String())
 	next := s.counts(t)
 	s.Stdout.WaitLine(t, stdout, "--- flushed ---")
-	return strings.ReplaceAll(fmt.Sprintf("%s\tthen %v", said, next), s.endpoint.Address, "ADDRESS")
+	return strings.ReplaceAll(fmt.Sprintf("%s\tthen %v", logged, next), s.endpoint.Address, "ADDRESS")
 }
 
-// settle waits until the end of a flush shows in the output, behind what was
-// there before, and nothing has followed it for a moment. There are endings of
-// the original that do not show, and others that show twice.
+// settle waits until the output, without its first stdout and stderr bytes, has
+// the line that ends a flush and has not grown for a tenth of a second: the
+// original writes two lines for some endings. For others it writes none, so settle
+// waits at most a second.
 func (s *side) settle(stdout, stderr int) {
 	last := ""
 	for limit, quiet := time.Now().Add(time.Second), time.Now(); time.Now().Before(limit); {
-		said := s.Stdout.String()[stdout:] + s.Stderr.String()[stderr:]
-		if said != last {
-			last, quiet = said, time.Now()
+		logged := s.Stdout.String()[stdout:] + s.Stderr.String()[stderr:]
+		if logged != last {
+			last, quiet = logged, time.Now()
 		}
-		if strings.Contains(said, "--- ") && time.Since(quiet) > 100*time.Millisecond {
+		if strings.Contains(logged, "--- ") && time.Since(quiet) > 100*time.Millisecond {
 			return
 		}
 		<-time.After(5 * time.Millisecond)
 	}
 }
 
-// TestEndings compares what becomes of the counts, and what the log says, for
-// each way in which a flush can end.
+// For each way in which a flush can end, both programs keep or drop the counts and
+// log the same.
 func TestEndings(t *testing.T) {
 	for _, discard := range []bool{false, true} {
 		theirs, ours := pair(t, map[string]any{"discard": discard})
@@ -109,6 +110,7 @@ func TestEndings(t *testing.T) {
 			go func() { ends <- theirs.ending(t, key, test.answer) }()
 			b := ours.ending(t, key, test.answer)
 			a := <-ends
+			compared.flushes.Add(1)
 			what := fmt.Sprintf("%s, discard %v", test.name, discard)
 			switch same := a == b; {
 			case test.difference == "" && !same:
@@ -122,8 +124,8 @@ func TestEndings(t *testing.T) {
 	}
 }
 
-// TestTooLarge shows what becomes of a batch that the application refuses as too
-// large, and takes in parts.
+// When the application answers 413, the original keeps the batch. Ours sends it in
+// parts.
 func TestTooLarge(t *testing.T) {
 	theirs, ours := pair(t, nil)
 	var counts [2]map[string]any
@@ -145,12 +147,12 @@ func TestTooLarge(t *testing.T) {
 		counts[i] = s.counts(t)
 	}
 	if len(counts[0]) != 2 || len(counts[1]) != 0 {
-		t.Errorf("the flush after it has %v and %v, want both keys from the original and none from ours", counts[0], counts[1])
+		t.Errorf("the next flush has %v and %v, want both keys from the original and none from ours", counts[0], counts[1])
 	}
 	differ(t, "too large for the application")
 }
 
-// TestMemory shows which keys are counted beyond what may be held.
+// When the keys take more than maxmemory, only the original counts further keys.
 func TestMemory(t *testing.T) {
 	theirs, ours := pair(t, map[string]any{"maxmemory": 0.0005})
 	for i := range 10 {
@@ -158,14 +160,14 @@ func TestMemory(t *testing.T) {
 		ours.get(t, fmt.Sprint("/pixel.gif?key=", i))
 	}
 	held := len(theirs.counts(t))
-	body := ours.endpoint.Body(t) // It has flushed by itself.
-	if n := len(decode(t, body)); held != 10 || n >= 10 {
-		t.Errorf("%d and %d keys are counted, want 10 and less", held, n)
+	body := ours.endpoint.Body(t) // A full store is flushed without a signal.
+	if n := len(rig.Counts[int64](t, body)); held != 10 || n >= 10 {
+		t.Errorf("%d and %d keys are counted, want 10 and fewer", held, n)
 	}
 	differ(t, "memory")
 }
 
-// TestOverlap shows that the original begins a flush while another one runs.
+// The original begins a flush while another one runs. Ours does not.
 func TestOverlap(t *testing.T) {
 	theirs, ours := pair(t, nil)
 	release := make(chan bool)

@@ -3,19 +3,18 @@ package conformance
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"maps"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -23,12 +22,15 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// original is the folder in which npm has installed the original. make
-// conformance sets it.
+// original is the folder in which npm installed the original. make conformance
+// sets it.
 var original = os.Getenv("ORIGINAL")
 
-// TestMain says what is compared, and fails if a part is missing. In the end it
-// fails if one of the differences has not shown: then it is none any more.
+// compared counts what both programs were given, for the last line.
+var compared struct{ targets, requests, flushes, starts atomic.Int64 }
+
+// TestMain prints what is compared, and fails if a part is missing. In the end it
+// fails if a listed difference was not seen, because it no longer exists then.
 func TestMain(m *testing.M) {
 	rig.NeedTarget("make conformance")
 	node, err := exec.Command("node", "--version").Output()
@@ -36,26 +38,31 @@ func TestMain(m *testing.M) {
 		fatal("node is missing: ", err)
 	}
 	if !bytes.HasPrefix(node, []byte("v20.")) {
-		fatal("the original is to run on Node 20, not on ", string(node))
+		fatal("the original must run on Node 20, not on ", string(node))
 	}
 	ours, err := exec.Command(rig.Binary, "--version").Output()
 	if err != nil {
-		fatal("PIXEL_PING=", rig.Binary, " is not our binary: ", err)
+		fatal("PIXEL_PING=", rig.Binary, " is not the program under test: ", err)
 	}
 	theirs, err := exec.Command("node", script(), "--version").Output()
 	if err != nil {
-		fatal("ORIGINAL=", original, " does not have the original: ", err)
+		fatal("ORIGINAL=", original, " does not hold the original: ", err)
 	}
 	fmt.Printf("Comparing %s with %s on Node %s.\n", bytes.TrimSpace(ours), bytes.TrimSpace(theirs), bytes.TrimSpace(node))
 	status := m.Run()
-	if flag.Lookup("test.run").Value.String() == "" && status == 0 {
-		for _, d := range Differences {
-			if _, ok := shown.Load(d.Name); !ok && d.NotCompared == "" {
-				fmt.Printf("FAIL: the difference %q has not shown.\n", d.Name)
-				status = 1
-			}
+	all, seen := flag.Lookup("test.run").Value.String() == "", 0
+	for _, d := range Differences {
+		if _, ok := shown.Load(d.Name); ok {
+			seen++
+		} else if all && status == 0 && d.NotCompared == "" {
+			fmt.Printf("FAIL: the difference %q was not seen.\n", d.Name)
+			status = 1
 		}
 	}
+	rig.PrintSummary("conformance", status, fmt.Sprintf(
+		"%s targets, %s requests, %s flushes and %s starts compared with %s: the same but for %d of the %d listed differences",
+		rig.Number(compared.targets.Load()), rig.Number(compared.requests.Load()), rig.Number(compared.flushes.Load()),
+		rig.Number(compared.starts.Load()), bytes.TrimSpace(theirs), seen, len(Differences)))
 	os.Exit(status)
 }
 
@@ -68,75 +75,75 @@ func script() string {
 	return filepath.Join(original, "node_modules", "pixel-ping", "bin", "pixel-ping")
 }
 
-// shown has the names of the differences that were met.
+// shown holds the names of the differences that were seen.
 var shown sync.Map
 
-// result is how a program has ended that does not serve, or has not for long.
+// result is how a program ended.
 type result struct {
 	status         int // -1 if it was killed
 	stdout, stderr string
 }
 
-// run runs one of the two with arguments to its end. If there is none within a
-// few seconds, as with a server that serves, it is killed.
+// run runs one of the two programs with arguments until it ends. A program that
+// starts to serve does not end; it is killed after 3 seconds.
 func run(t *testing.T, name string, args ...string) result {
 	t.Helper()
+	if name == "ours" {
+		compared.starts.Add(1)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
-	c := command(name, args...)
-	cmd := exec.CommandContext(ctx, c.Path, c.Args[1:]...)
+	line := append(command(name), args...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Run()
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// differ notes that a difference was met, which must be one of the table.
+// differ notes that a difference was seen. It must be one of Differences.
 func differ(t *testing.T, name string) {
 	t.Helper()
 	if !slices.ContainsFunc(Differences, func(d Difference) bool { return d.Name == name }) {
-		t.Fatalf("there is no difference %q in the table", name)
+		t.Fatalf("the difference %q is not listed", name)
 	}
 	shown.Store(name, true)
 }
 
-// side is one of the two, running with an endpoint of its own.
+// side is one of the two programs, running with an endpoint of its own.
 type side struct {
-	*rig.Process
-	name     string
-	address  string // host:port
+	*rig.Daemon
+	name     string // "original" or "ours"
 	endpoint *rig.Endpoint
 }
 
-// command returns the command line that runs one of the two with arguments.
-func command(name string, args ...string) *exec.Cmd {
+// command returns the command line that runs one of the two programs.
+func command(name string) []string {
 	if name == "original" {
-		return exec.Command("node", append([]string{script()}, args...)...)
+		return []string{"node", script()}
 	}
-	return exec.Command(rig.Binary, args...)
+	return []string{rig.Binary}
 }
 
-// pair starts both with the same settings, but for the ports, and a long
-// interval unless they have another.
+// pair starts both programs with the same settings, except for the ports.
 func pair(t *testing.T, settings map[string]any) (theirs, ours *side) {
 	t.Helper()
 	return startSide(t, "original", settings), startSide(t, "ours", settings)
 }
 
-// startSide starts one of the two. A path in settings for the endpoint is put
-// behind its address.
+// startSide starts one of the two programs. If settings has an endpoint that is a
+// path, the address of the side's endpoint is put before it.
 func startSide(t *testing.T, name string, settings map[string]any) *side {
 	t.Helper()
-	port := rig.FreePort(t)
-	s := &side{name: name, address: "127.0.0.1:" + port, endpoint: rig.NewEndpoint(t)}
-	all := map[string]any{"host": "127.0.0.1", "port": port, "interval": 86400, "endpoint": "/save"}
+	s := &side{name: name, endpoint: rig.NewEndpoint(t)}
+	all := map[string]any{"endpoint": "/save"}
 	maps.Copy(all, settings)
 	if path, ok := all["endpoint"].(string); ok && strings.HasPrefix(path, "/") {
 		all["endpoint"] = "http://" + s.endpoint.Address + path
 	}
-	s.Process = rig.Start(t, command(name, rig.WriteConfig(t, all)), rig.NewOutput(), rig.NewOutput())
-	s.WaitListening(t, s.address)
-	// What is said at the start is not to come behind what is said later.
+	s.Daemon = rig.StartProgram(t, all, command(name)...)
+	s.WaitListening(t, s.Address)
+	// The tests expect the lines of the start before all others.
 	if name == "ours" {
 		s.Stdout.WaitLine(t, 0, "Serving")
 	} else if all["endpoint"] != nil {
@@ -147,38 +154,25 @@ func startSide(t *testing.T, name string, settings map[string]any) *side {
 	return s
 }
 
-// flush forces a flush and returns the body that it posts.
+// flush forces a flush and returns the body of its request.
 func (s *side) flush(t *testing.T) string {
 	t.Helper()
 	s.Signal(t, syscall.SIGUSR2)
 	return s.endpoint.Body(t)
 }
 
-// counts forces a flush and returns what it posts, decoded.
+// counts forces a flush and returns its counts.
 func (s *side) counts(t *testing.T) map[string]any {
 	t.Helper()
-	return decode(t, s.flush(t))
+	return rig.Counts[any](t, s.flush(t))
 }
 
-func decode(t *testing.T, body string) map[string]any {
-	t.Helper()
-	form, err := url.ParseQuery(body)
-	if err != nil {
-		t.Fatalf("%s: %v", body, err)
-	}
-	var counts map[string]any
-	if err := json.Unmarshal([]byte(form.Get("json")), &counts); err != nil {
-		t.Fatalf("%s: %v", body, err)
-	}
-	return counts
-}
-
-// send writes a request and returns all that is answered until the connection
-// ends. An answer that does not come within the time that an exception of the
-// original takes to show is an empty one.
+// send writes a request and returns everything that arrives until the connection
+// ends. When the original logs an exception, it does not answer; then send closes
+// the connection itself.
 func (s *side) send(t *testing.T, request string) string {
 	t.Helper()
-	conn, err := net.Dial("tcp", s.address)
+	conn, err := net.Dial("tcp", s.Address)
 	if err != nil {
 		t.Fatalf("%s: %v", s.name, err)
 	}
@@ -204,17 +198,19 @@ func (s *side) send(t *testing.T, request string) string {
 	}
 }
 
-// exception is what the original logs in the place of an answer.
+// exception is what the original logs when it does not answer a request.
 const exception = "Uncaught Exception:"
 
-// get is send of a GET request for target.
+// get sends a GET request for target and returns the answer.
 func (s *side) get(t *testing.T, target string) answer {
 	t.Helper()
 	return parseAnswer(s.send(t, "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 }
 
-// answer is what both sides must agree on: the status, the body, and the headers
-// that the original sets.
+// answer is the part of an answer that must be the same from both programs: the
+// status, the headers that the original sets, and the body. Of a status other than
+// 200 and 404, which comes from the HTTP server and not from the program, only the
+// status must be the same.
 type answer struct {
 	status, headers, body string
 }
@@ -226,8 +222,7 @@ func (a answer) String() string {
 	return fmt.Sprintf("%s [%s] %d bytes", a.status, a.headers, len(a.body))
 }
 
-// parseAnswer takes one answer apart. Of an error that is answered before the
-// handler is asked only the status is compared: its text is the server's own.
+// parseAnswer parses the bytes of one answer.
 func parseAnswer(text string) answer {
 	head, body, _ := strings.Cut(text, "\r\n\r\n")
 	line, fields, _ := strings.Cut(head, "\r\n")

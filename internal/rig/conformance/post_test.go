@@ -8,11 +8,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"pixel-ping/internal/rig"
 )
 
-// parts takes a body apart: the entries of its JSON object, still escaped, in
-// the order of their bytes, and what stands around them. Entries end at a comma
-// outside of a JSON string.
+// parts splits a body into the entries of its JSON object, still escaped and
+// sorted, and the text around them. An entry ends at a comma outside of a JSON
+// string.
 func parts(body string) (entries []string, around string) {
 	const open, end = "json=%7B", "%7D"
 	rest, ok := strings.CutPrefix(body, open)
@@ -46,10 +48,10 @@ func parts(body string) (entries []string, around string) {
 	return entries, around
 }
 
-// compareBodies compares the bytes of two bodies once their keys are in the same
-// order.
+// compareBodies compares the bytes of two bodies, but not the order of their keys.
 func compareBodies(t *testing.T, what, theirs, ours string) {
 	t.Helper()
+	compared.flushes.Add(1)
 	a, aroundA := parts(theirs)
 	b, aroundB := parts(ours)
 	if !slices.Equal(a, b) || aroundA != aroundB || len(theirs) != len(ours) {
@@ -57,8 +59,8 @@ func compareBodies(t *testing.T, what, theirs, ours string) {
 	}
 }
 
-// everyCharacter are keys that have every ASCII character at each place, and
-// others that JSON or forms could treat in a way of their own.
+// everyCharacter returns keys with every ASCII character at each place, and keys
+// that JSON or forms might treat specially.
 func everyCharacter() (keys []string) {
 	for c := range rune(128) {
 		keys = append(keys, string(c), "a"+string(c), string(c)+"b", "a"+string(c)+"b"+string(c)+string(c))
@@ -67,6 +69,7 @@ func everyCharacter() (keys []string) {
 		`","a":1`, `":1,`, `\u0041`, `</script>`, "a,b", "{}", "[]", "null", "true", "1.5", "10", "9", "01")
 }
 
+// Both programs post the same bytes for the same counts and secret.
 func TestBodies(t *testing.T) {
 	keys := everyCharacter()
 	var secret strings.Builder
@@ -94,19 +97,18 @@ func TestBodies(t *testing.T) {
 		compareBodies(t, name, a, b)
 		if name == "no secret" {
 			slices.Sort(keys)
-			if got, want := len(decode(t, b)), len(slices.Compact(keys)); got != want {
+			if got, want := len(rig.Counts[int64](t, b)), len(slices.Compact(keys)); got != want {
 				t.Errorf("%d keys were sent, want %d", got, want)
 			}
 			if a == b {
-				t.Errorf("the keys are in the same order, want the difference")
+				t.Errorf("the keys are in the same order, want the listed difference")
 			}
 			differ(t, "order of keys")
 		}
 	}
 }
 
-// head takes the head of a POST apart: the request line, and the headers by
-// name.
+// head returns the request line of a request and its headers by name.
 func head(t *testing.T, request string) (line string, headers map[string]string) {
 	t.Helper()
 	text, _, _ := strings.Cut(request, "\r\n\r\n")
@@ -119,6 +121,7 @@ func head(t *testing.T, request string) (line string, headers map[string]string)
 	return line, headers
 }
 
+// Both programs post to the same target with the same headers.
 func TestHeads(t *testing.T) {
 	for _, test := range []struct{ path, difference string }{
 		{"/save", ""},
@@ -140,10 +143,11 @@ func TestHeads(t *testing.T) {
 	}
 }
 
-// compareHeads compares the heads of a flush of either side: the request line
-// and all headers, with the addresses of the endpoints made the same.
+// compareHeads forces a flush of both programs and compares the request lines and
+// all headers. It ignores that the endpoints have different addresses.
 func compareHeads(t *testing.T, theirs, ours *side, what, difference string) {
 	t.Helper()
+	compared.flushes.Add(1)
 	var all [2]string
 	for i, s := range []*side{theirs, ours} {
 		s.Signal(t, syscall.SIGUSR2)
@@ -154,7 +158,7 @@ func compareHeads(t *testing.T, theirs, ours *side, what, difference string) {
 	case difference == "" && !same:
 		t.Errorf("%s\n\toriginal: %s\n\tours:     %s", what, all[0], all[1])
 	case difference != "" && same:
-		t.Errorf("%s: %s from both, want the difference %q", what, all[0], difference)
+		t.Errorf("%s: both post %s, want the listed difference %q", what, all[0], difference)
 	case difference != "":
 		differ(t, difference)
 	}

@@ -13,7 +13,7 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// statuses returns the statuses of all answers in text.
+// statuses returns the statuses of the answers in text.
 func statuses(text string) string {
 	var all []string
 	for _, match := range regexp.MustCompile(`HTTP/1\.[01] (\d+)`).FindAllStringSubmatch(text, -1) {
@@ -22,9 +22,8 @@ func statuses(text string) string {
 	return strings.Join(all, " ")
 }
 
-// TestProtocol compares what the servers make of whole requests, each with a
-// flush of its own: the statuses, and what is counted. The connection is closed
-// behind the last request, which both are to notice.
+// Both programs answer a request with the same status and count the same. Each
+// test ends with a request after which both must close the connection.
 func TestProtocol(t *testing.T) {
 	theirs, ours := pair(t, nil)
 	const (
@@ -68,7 +67,7 @@ func TestProtocol(t *testing.T) {
 		{"thousands of headers", "header size", "GET /pixel.gif?key=a" + host + strings.Repeat("A: b\r\n", 3500) + close},
 		{"broken chunks", "", "POST /pixel.gif?key=a" + host + "Transfer-Encoding: chunked\r\n" + close + "zz\r\n"},
 		{"chunks and a length", "malformed requests", "POST /pixel.gif?key=a" + host + "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n" + close + "0\r\n\r\n"},
-		{"length that is none", "", "POST /pixel.gif?key=a" + host + "Content-Length: x\r\n" + close},
+		{"invalid length", "", "POST /pixel.gif?key=a" + host + "Content-Length: x\r\n" + close},
 		{"two lengths", "", "POST /pixel.gif?key=a" + host + "Content-Length: 1\r\nContent-Length: 2\r\n" + close},
 		{"Expect", "", "GET /pixel.gif?key=a" + host + "Expect: 100-continue\r\n" + close},
 		{"Expect with a body", "", "POST /pixel.gif?key=a" + host + "Expect: 100-continue\r\nContent-Length: 3\r\n" + close + "xyz"},
@@ -85,7 +84,7 @@ func TestProtocol(t *testing.T) {
 		{"empty line first", "malformed requests", "\r\nGET /pixel.gif?key=a" + host + close},
 		{"two spaces", "malformed requests", "GET  /pixel.gif?key=a" + host + close},
 		{"two Hosts", "malformed requests", "GET /pixel.gif?key=a" + host + "Host: y\r\n" + close},
-		{"Host that is none", "malformed requests", "GET /pixel.gif?key=a HTTP/1.1\r\nHost: a b\r\n" + close},
+		{"invalid Host", "malformed requests", "GET /pixel.gif?key=a HTTP/1.1\r\nHost: a b\r\n" + close},
 		{"HTTP/0.9", "malformed requests", "GET /pixel.gif?key=a HTTP/0.9\r\nHost: x\r\n" + close},
 		{"HTTP/2.0 in plain text", "malformed requests", "GET /pixel.gif?key=a HTTP/2.0\r\nHost: x\r\n" + close},
 		{"unknown transfer coding", "malformed requests", "POST /pixel.gif?key=a" + host + "Transfer-Encoding: gzip\r\n" + close},
@@ -93,6 +92,7 @@ func TestProtocol(t *testing.T) {
 		{"headers too long", "", "GET /pixel.gif?key=a" + host + "X: " + strings.Repeat("x", 22000) + "\r\n" + close},
 		{"many headers", "", "GET /pixel.gif?key=a" + host + strings.Repeat("X: y\r\n", 500) + close},
 	} {
+		compared.requests.Add(1)
 		a, b := theirs.send(t, test.request), ours.send(t, test.request)
 		outcomes := [2]string{
 			fmt.Sprintf("%s, counted as %v", statuses(a), theirs.counts(t)),
@@ -102,15 +102,15 @@ func TestProtocol(t *testing.T) {
 		case test.difference == "" && !same:
 			t.Errorf("%s\n\toriginal: %s\n\tours:     %s", test.name, outcomes[0], outcomes[1])
 		case test.difference != "" && same:
-			t.Errorf("%s: %s from both, want the difference %q", test.name, outcomes[0], test.difference)
+			t.Errorf("%s: %s from both, want the listed difference %q", test.name, outcomes[0], test.difference)
 		case test.difference != "":
 			differ(t, test.difference)
 		}
 	}
 }
 
-// TestKeptConnections compares what is said of a connection that is kept, and
-// the one header that is new.
+// Only the original announces when it closes an idle connection, and only ours
+// sends Cross-Origin-Resource-Policy.
 func TestKeptConnections(t *testing.T) {
 	theirs, ours := pair(t, nil)
 	const two = "GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\nGET /pixel.gif HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -126,7 +126,8 @@ func TestKeptConnections(t *testing.T) {
 	differ(t, "embedding policy")
 }
 
-// TestHTTPS compares the pixel over TLS, and which protocols are offered.
+// Over TLS, both programs serve the same pixel. Only ours offers HTTP/2, and only
+// ours refuses to start with a certificate that does not load.
 func TestHTTPS(t *testing.T) {
 	directory := t.TempDir()
 	rig.WriteCertificate(t, directory)
@@ -137,7 +138,7 @@ func TestHTTPS(t *testing.T) {
 	answers := make(map[string]answer)
 	for _, s := range []*side{theirs, ours} {
 		for _, protocol := range []string{"http/1.1", "h2"} {
-			conn, err := tls.Dial("tcp", s.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
+			conn, err := tls.Dial("tcp", s.Address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
 			if err != nil {
 				continue
 			}
@@ -164,7 +165,6 @@ func TestHTTPS(t *testing.T) {
 		t.Errorf("original: %s\nours: %s", a, b)
 	}
 
-	// One of the files that does not load.
 	if err := os.WriteFile(filepath.Join(directory, "cert.pem"), []byte("no certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -10,22 +9,23 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"pixel-ping/internal/rig"
 )
 
-// TestRecord writes what the original answers to the vectors that make test
-// holds our code against without Node. It runs only for make record, which says
-// where to: RECORD is the folder.
+// TestRecord records the original's behaviour in the vectors that make test
+// compares our code with. Only make record runs it. RECORD is the folder of the
+// vectors.
 func TestRecord(t *testing.T) {
 	folder := os.Getenv("RECORD")
 	if folder == "" {
-		t.Skip("make record runs it")
+		t.Skip("make record runs this test")
 	}
 	recordTargets(t, filepath.Join(folder, "targets.txt"))
 	recordBodies(t, filepath.Join(folder, "bodies.json"))
 }
 
-// recordTargets writes a line for each of the curated targets that are no
-// difference: the status, the target, and the key or "".
+// recordTargets records the curated targets with which the programs do not differ.
 func recordTargets(t *testing.T, path string) {
 	theirs := startSide(t, "original", nil)
 	var b strings.Builder
@@ -34,12 +34,15 @@ func recordTargets(t *testing.T, path string) {
 			continue
 		}
 		for _, target := range group.targets {
-			answer := theirs.get(t, target)
-			key := ""
-			for k := range theirs.counts(t) {
-				key = k
+			recorded := rig.RecordedTarget{Target: target}
+			var err error
+			if recorded.Status, err = strconv.Atoi(theirs.get(t, target).status); err != nil {
+				t.Fatalf("%s: %v", target, err)
 			}
-			fmt.Fprintf(&b, "%s %q %q\n", answer.status, target, key)
+			for key := range theirs.counts(t) {
+				recorded.Key = key
+			}
+			b.WriteString(recorded.String())
 		}
 	}
 	if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
@@ -47,16 +50,11 @@ func recordTargets(t *testing.T, path string) {
 	}
 }
 
-// recordBodies writes an array of bodies with the secret and the counts they are
-// of. The keys are sent in the order of their bytes, and those that JavaScript
-// puts first alone, so that the bodies are to be ours to the byte.
+// recordBodies records bodies that must be ours to the byte. The original posts
+// keys in the order of the first hits, so the hits are made in our order. It posts
+// keys that are integers before all others, so each of these has a body of its own.
 func recordBodies(t *testing.T, path string) {
-	type body struct {
-		Secret string           `json:"secret"`
-		Counts map[string]int64 `json:"counts"`
-		Body   string           `json:"body"`
-	}
-	var all []body
+	var all []rig.RecordedBody
 	record := func(theirs *side, secret string, keys ...string) {
 		counts := make(map[string]int64)
 		for i, key := range keys {
@@ -65,7 +63,7 @@ func recordBodies(t *testing.T, path string) {
 				counts[key]++
 			}
 		}
-		all = append(all, body{secret, counts, theirs.flush(t)})
+		all = append(all, rig.RecordedBody{Secret: secret, Counts: counts, Body: theirs.flush(t)})
 	}
 	keys := everyCharacter()
 	slices.Sort(keys)

@@ -12,14 +12,15 @@ import (
 	"time"
 )
 
-// outcome is what becomes of one target.
+// outcome is what a program makes of one target.
 type outcome struct {
 	answer
-	counts string // what the flush after it has, as Go writes a map
+	counts string // the counts of the next flush, as Go prints a map
 }
 
 func (o outcome) String() string { return o.answer.String() + ", counted as " + o.counts }
 
+// outcome requests a target and forces a flush.
 func (s *side) outcome(t *testing.T, target string) outcome {
 	t.Helper()
 	a := s.get(t, target)
@@ -30,10 +31,11 @@ func (s *side) outcome(t *testing.T, target string) outcome {
 	return outcome{a, fmt.Sprintf("%q", counts)}
 }
 
+// none is the counts of an outcome without a hit.
 const none = "map[]"
 
-// explain returns the name of the difference that two outcomes of a target are
-// an instance of, or "".
+// explain returns the name of the listed difference between two outcomes of a
+// target, or "" if there is none.
 func explain(target string, theirs, ours outcome) string {
 	_, err := url.ParseRequestURI(target)
 	uncounted := theirs.counts == none && ours.counts == none
@@ -53,7 +55,7 @@ func explain(target string, theirs, ours outcome) string {
 	case theirs.answer == ours.answer && theirs.counts == none && ours.counts == `map["__proto__":"1"]`:
 		return "JavaScript's own keys"
 	case theirs.answer == ours.answer && strings.HasSuffix(theirs.counts, ` { [native code] }1"]`):
-		// Such as map["toString":"function toString() { [native code] }1"].
+		// The counts are like map["toString":"function toString() { [native code] }1"].
 		name, _, _ := strings.Cut(strings.TrimPrefix(theirs.counts, `map["`), `"`)
 		if inherited[name] && ours.counts == fmt.Sprintf(`map[%q:"1"]`, name) {
 			return "JavaScript's own keys"
@@ -62,13 +64,14 @@ func explain(target string, theirs, ours outcome) string {
 	return ""
 }
 
-// inherited are the names that every object of JavaScript has, and are functions.
+// inherited holds the names of the functions that every JavaScript object has.
 var inherited = map[string]bool{
 	"constructor": true, "hasOwnProperty": true, "isPrototypeOf": true, "propertyIsEnumerable": true,
 	"toLocaleString": true, "toString": true, "valueOf": true,
 }
 
-// compareOne compares what becomes of a target, with a flush for it alone.
+// compareOne compares what both programs make of a target. It returns the name of
+// the difference, or "", and fails the test if the difference is not listed.
 func compareOne(t *testing.T, theirs, ours *side, target string) string {
 	t.Helper()
 	a, b := theirs.outcome(t, target), ours.outcome(t, target)
@@ -82,12 +85,13 @@ func compareOne(t *testing.T, theirs, ours *side, target string) string {
 	return difference
 }
 
+// Both programs answer and count the curated targets alike, except for the
+// differences that are named beside them.
 func TestCuratedTargets(t *testing.T) {
 	theirs, ours := pair(t, nil)
-	compared := 0
 	for _, group := range curated {
 		for _, target := range group.targets {
-			compared++
+			compared.targets.Add(1)
 			difference := compareOne(t, theirs, ours, target)
 			if difference != group.difference {
 				t.Errorf("%.200q: the difference is %q, want %q (%s)", target, difference, group.difference, group.rule)
@@ -96,11 +100,11 @@ func TestCuratedTargets(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d targets compared", compared)
 }
 
-// TestRandomTargets compares thousands of targets, a hundred to a flush. Only
-// where a flush shows another sum are its targets compared one by one.
+// Both programs answer and count random targets alike, except for the listed
+// differences. A flush follows each hundred targets. If the counts differ, each of
+// the hundred is compared alone.
 func TestRandomTargets(t *testing.T) {
 	seed, count := uint64(time.Now().UnixNano()), 5000
 	if text := os.Getenv("SEED"); text != "" {
@@ -110,7 +114,7 @@ func TestRandomTargets(t *testing.T) {
 		}
 		seed = n
 	}
-	t.Logf("SEED=%d makes the same %d targets again", seed, count)
+	t.Logf("SEED=%d repeats these %d targets", seed, count)
 	random := rand.New(rand.NewPCG(seed, 0))
 	theirs, ours := pair(t, nil)
 	differences := make(map[string]int)
@@ -118,6 +122,7 @@ func TestRandomTargets(t *testing.T) {
 		targets := make([]string, 100)
 		suspects := make(map[string]bool)
 		for i := range targets {
+			compared.targets.Add(1)
 			targets[i] = randomTarget(random)
 			if theirs.get(t, targets[i]) != ours.get(t, targets[i]) {
 				suspects[targets[i]] = true

@@ -13,7 +13,8 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// TestCommandLine compares output and exit status where there is no server.
+// Both programs give the same output and exit status for a command line with which
+// they do not serve.
 func TestCommandLine(t *testing.T) {
 	folder := t.TempDir()
 	broken := filepath.Join(folder, "broken.json")
@@ -59,7 +60,8 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// TestLog compares the lines of a start and of flushes.
+// Both programs log the same at the start and at flushes. Only ours escapes control
+// characters in keys.
 func TestLog(t *testing.T) {
 	const printable = "/pixel.gif?key=%20 !\"%23$%25%26'()*%2B,-./:;<=>?@[\\]^_`{|}~%C3%A9%F0%9F%98%80"
 	theirs, ours := pair(t, nil)
@@ -71,13 +73,12 @@ func TestLog(t *testing.T) {
 		s.flush(t)
 		s.Stdout.WaitLine(t, 0, "--- flushed ---")
 		text := s.Stdout.String()
-		// What the application has is behind the last line of the log.
 		lines[i] = strings.ReplaceAll(text, s.endpoint.Address, "ADDRESS") + s.Stderr.String()
 	}
-	serving := "Serving the pixel at http://" + ours.address + "/pixel.gif\n"
+	serving := "Serving the pixel at http://" + ours.Address + "/pixel.gif\n"
 	rest := strings.Replace(lines[1], serving, "", 1)
 	if rest == lines[1] {
-		t.Errorf("there is no line %q in:\n%s", serving, rest)
+		t.Errorf("the line %q is not in:\n%s", serving, rest)
 	}
 	differ(t, "announcement")
 	if sortLines(lines[0]) != sortLines(rest) {
@@ -103,8 +104,7 @@ func sortLines(text string) string {
 	return strings.Join(lines, "")
 }
 
-// TestWithoutEndpoint compares what is said of an endpoint that is missing, and
-// that the counts grow.
+// Without an endpoint, both programs log the same, and the counts grow.
 func TestWithoutEndpoint(t *testing.T) {
 	theirs, ours := pair(t, map[string]any{"endpoint": nil, "portt": 1})
 	var texts [2]string
@@ -125,7 +125,7 @@ func TestWithoutEndpoint(t *testing.T) {
 	differ(t, "unknown settings")
 }
 
-// TestStartsThatFail shows what the original runs with and ours does not.
+// The original runs with these settings. Ours refuses to start and writes one line.
 func TestStartsThatFail(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -156,17 +156,19 @@ func TestStartsThatFail(t *testing.T) {
 	}
 }
 
+// The original flushes all the time when the interval is longer than 24.8 days.
 func TestLongIntervals(t *testing.T) {
 	theirs, ours := pair(t, map[string]any{"interval": 30 * 24 * 3600})
 	for range 20 {
 		theirs.endpoint.Next(t)
 	}
 	if n := len(ours.endpoint.Requests); n > 0 {
-		t.Errorf("we have flushed %d times", n)
+		t.Errorf("ours has flushed %d times", n)
 	}
 	differ(t, "long intervals")
 }
 
+// A stop loses the counts of the original. Ours delivers them.
 func TestStop(t *testing.T) {
 	theirs, ours := pair(t, nil)
 	theirs.get(t, "/pixel.gif?key=a")
@@ -182,8 +184,8 @@ func TestStop(t *testing.T) {
 	differ(t, "stop")
 }
 
-// TestOriginalsTest runs the test of the original, unmodified, with our binary
-// for what it starts as node bin/pixel-ping.
+// TestOriginalsTest runs the original's own test unmodified. Where the test starts
+// "node bin/pixel-ping", our program is started.
 func TestOriginalsTest(t *testing.T) {
 	folder := t.TempDir()
 	if err := os.CopyFS(filepath.Join(folder, "test"), os.DirFS(filepath.Join(original, "node_modules", "pixel-ping", "test"))); err != nil {
@@ -204,5 +206,5 @@ func TestOriginalsTest(t *testing.T) {
 	if status := rig.Start(t, coffee, output, output).Wait(t); status != 0 || strings.Count(output.String(), "Assertion Succeeded") != 2 {
 		t.Errorf("exit status %d:\n%s", status, output)
 	}
-	t.Logf("it says:\n%s", output)
+	t.Logf("the output is:\n%s", output)
 }

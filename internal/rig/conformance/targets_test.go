@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// curated are targets for each rule by which the original counts. Where it is
-// answered otherwise than by the original on purpose, the difference is named.
+// curated holds targets for each rule by which the original counts. The targets of
+// a group with a difference show that difference; the others are treated alike.
 var curated = []struct {
 	rule, difference string
 	targets          []string
@@ -101,7 +101,7 @@ func printable() (all []string) {
 
 func unprintable() (all []string) {
 	for c := range 256 {
-		// The ends of a line would end the request line, too.
+		// A line break would end the request line.
 		if (c <= 0x20 || c >= 0x7F) && c != '\r' && c != '\n' {
 			all = append(all, "/pixel.gif?key=a"+string([]byte{byte(c)})+"b")
 		}
@@ -109,7 +109,7 @@ func unprintable() (all []string) {
 	return append(all, "/pixel.gif?key=ü", "/pïxel.gif?key=a")
 }
 
-// tokens are what random targets are made of: all that hurts.
+// tokens are the parts of random targets: everything that a rule is about.
 var tokens = []string{
 	"key=", "key", "=", "&", "&&", "&key=", ";", "+", "#", "?", "/", "@", ":", "%", "%%", "%2", "%zz", "%u0041", "%41", "%6B", "%6bey=", "KEY=", "%20", "%2B", "%26",
 	"%3D", "%23", "%00", "%0A", "%25", "%C3%A9", "%C3", "%A9", "%e4%bd%a0", "%e4%bd", "%E4", "%F0%9F%98%80", "%F0%9F%98", "%ED%A0%80", "%C0%AF", "%F4%90", "%80", "%FF",
@@ -124,8 +124,8 @@ var paths = []string{
 	"http://h;x/pixel.gif?key=", "http://u;v@h'/pixel.gif?key=", "https://h,!*()$&=+~_-.:8/pixel.gif?key=", "http://",
 }
 
-// randomTarget makes a target of tokens. One in fifty has about a thousand
-// pieces, and one in fifty a long key.
+// randomTarget returns a path followed by tokens. One target in fifty has about a
+// thousand pieces, and one in fifty has a long key.
 func randomTarget(random *rand.Rand) string {
 	var b strings.Builder
 	b.WriteString(paths[random.IntN(len(paths))])
