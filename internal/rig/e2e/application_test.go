@@ -20,17 +20,18 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// application is the Express application, with the database that it saves to.
+// application is the Express application and the database in which it saves.
 type application struct {
 	*postgres
 	url     string
 	process *rig.Process
 }
 
+// secret has characters that a form must escape.
 const secret = "it's a § secret & more"
 
 // startApplication follows the recipe: it copies the application to an empty
-// folder, makes its table, and starts it. Options are those of PostgreSQL.
+// folder, creates its table, and starts it. The options are for PostgreSQL.
 func startApplication(t *testing.T, options ...string) *application {
 	t.Helper()
 	folder, port := t.TempDir(), rig.FreePort(t)
@@ -41,7 +42,7 @@ func startApplication(t *testing.T, options ...string) *application {
 	if err := os.WriteFile(filepath.Join(folder, "app.js"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// app.js is a module, as package.json says.
+	// package.json declares that app.js is a module.
 	for _, name := range []string{"package.json", "node_modules"} {
 		if err := os.Symlink(filepath.Join(express, name), filepath.Join(folder, name)); err != nil {
 			t.Fatal(err)
@@ -58,7 +59,7 @@ func startApplication(t *testing.T, options ...string) *application {
 	return a
 }
 
-// post posts a flush and returns the status of the answer.
+// post posts a form as a flush and returns the status of the answer.
 func (a *application) post(t *testing.T, form url.Values) int {
 	t.Helper()
 	answer, err := http.PostForm(a.url+"/save_hits", form)
@@ -70,7 +71,7 @@ func (a *application) post(t *testing.T, form url.Values) int {
 	return answer.StatusCode
 }
 
-// opened asks the application how often a key was seen, and when.
+// opened asks the application how often a key was counted, and when first and last.
 func (a *application) opened(t *testing.T, key string) (status int, seen struct {
 	Count       int64
 	First, Last time.Time
@@ -87,86 +88,37 @@ func (a *application) opened(t *testing.T, key string) (status int, seen struct 
 	return answer.StatusCode, seen
 }
 
-// daemon is the real program.
-type daemon struct {
-	*rig.Process
-	address string // host:port
-}
-
-// startDaemon starts the real program with settings, and a long interval unless
-// they have another.
-func startDaemon(t *testing.T, settings map[string]any) *daemon {
-	t.Helper()
-	all := map[string]any{"host": "127.0.0.1", "port": rig.FreePort(t), "interval": 3600}
-	maps.Copy(all, settings)
-	cmd := exec.Command(rig.Binary, rig.WriteConfig(t, all))
-	d := &daemon{rig.Start(t, cmd, rig.NewOutput(), rig.NewOutput()), fmt.Sprint("127.0.0.1:", all["port"])}
-	d.Stdout.WaitLine(t, 0, "Serving")
-	return d
-}
-
-// hit makes a hit for each key.
-func (d *daemon) hit(t *testing.T, keys ...string) {
-	t.Helper()
-	for _, key := range keys {
-		answer, err := http.Get("http://" + d.address + target(key))
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.Copy(io.Discard, answer.Body)
-		answer.Body.Close()
-		if answer.StatusCode != 200 {
-			t.Fatalf("%.50q: status %d", key, answer.StatusCode)
-		}
-	}
-}
-
-// flush forces a flush and waits until it has succeeded.
-func (d *daemon) flush(t *testing.T) {
-	t.Helper()
-	skip := len(d.Stdout.String())
-	d.Signal(t, syscall.SIGUSR2)
-	d.Stdout.WaitLine(t, skip, "--- flushed ---")
-}
-
-// stop stops the daemon, which must have delivered all.
-func (d *daemon) stop(t *testing.T) {
-	t.Helper()
-	d.Signal(t, syscall.SIGTERM)
-	if status := d.Wait(t); status != 0 {
-		t.Errorf("exit status %d; it says:\n%s", status, d.Stderr)
-	}
-}
-
-// The tutorial: an e-mail or a page by its id, opened how often, first and last
-// when.
+// The application knows how often an e-mail or a page was opened, and when first
+// and last.
 func TestApplicationTellsHowOftenItWasOpened(t *testing.T) {
 	t.Parallel()
 	a := startApplication(t, "fsync=off")
-	d := startDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
+	d := rig.StartDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
 	if status, _ := a.opened(t, "newsletter-7"); status != 404 {
 		t.Errorf("status %d before anything was opened, want 404", status)
 	}
 	began := time.Now()
-	d.hit(t, "newsletter-7", "newsletter-7", "pages/über uns?")
-	d.flush(t)
+	d.Hit(t, "newsletter-7", "newsletter-7", "pages/über uns?")
+	d.Flush(t)
 	_, once := a.opened(t, "newsletter-7")
-	// Microseconds are what PostgreSQL keeps, and milliseconds what a Date does.
+	// PostgreSQL keeps microseconds, a JavaScript Date milliseconds.
 	if once.Count != 2 || once.First.Before(began.Truncate(time.Millisecond)) || once.First != once.Last {
-		t.Errorf("%+v, want 2, first and last seen after %v", once, began)
+		t.Errorf("%+v, want the count 2, and first and last the same and after %v", once, began)
 	}
-	d.hit(t, "newsletter-7")
-	d.stop(t)
+	d.Hit(t, "newsletter-7")
+	d.Stop(t)
+	hits.application.Add(4)
 	_, twice := a.opened(t, "newsletter-7")
 	if twice.Count != 3 || twice.First != once.First || !twice.Last.After(once.Last) {
-		t.Errorf("%+v, want 3, first seen as in %+v and last after it", twice, once)
+		t.Errorf("%+v, want the count 3, first as in %+v, and last later than there", twice, once)
 	}
 	if _, page := a.opened(t, "pages/über uns?"); page.Count != 1 {
-		t.Errorf("the page: %+v, want 1", page)
+		t.Errorf("the page: %+v, want the count 1", page)
 	}
 }
 
-// What is no flush, or comes from somebody else, is refused and not saved.
+// The application refuses and does not save a request that is not a flush, or that
+// has another secret.
 func TestApplicationRefuses(t *testing.T) {
 	t.Parallel()
 	a := startApplication(t, "fsync=off")
@@ -212,13 +164,13 @@ func TestApplicationRefuses(t *testing.T) {
 	}
 }
 
-// Whatever keys clients invent, each is saved, as itself.
+// The application saves every key that a client can invent, and confuses no two.
 func TestApplicationSavesAnyKey(t *testing.T) {
 	t.Parallel()
 	a := startApplication(t, "fsync=off")
-	d := startDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
+	d := rig.StartDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
 	keys := []string{
-		"\x00", "a\x00b", "a\\u0000b", "a\ufffdb", "ab", // NUL, and what it must not be taken for
+		"\x00", "a\x00b", "a\\u0000b", "a\ufffdb", "ab", // NUL, and keys that it must not be confused with
 		"__proto__", "constructor", "toString", "hasOwnProperty", "0", "10", "9", "-1",
 		`"`, `'`, `\`, `\\`, "`", "{}", "{1,2}", "NULL", "null", "'); DROP TABLE hits; --", "$1", "%00", "%",
 		"\t", "\n", "\r\n", "\x1b[31m", "\u2028", " ", "  ", "+", "&", "=", "a&secret=b", "\x7f",
@@ -226,10 +178,10 @@ func TestApplicationSavesAnyKey(t *testing.T) {
 		strings.Repeat("x", 12000), strings.Repeat("x", 12001), strings.Repeat("🙂", 1200), strings.Repeat("\x00", 4000),
 	}
 	for range 2 {
-		d.hit(t, keys...)
-		d.flush(t)
+		d.Hit(t, keys...)
+		d.Flush(t)
 	}
-	d.stop(t)
+	d.Stop(t)
 	type row struct{ key, count string }
 	saved := make(map[string]row)
 	for _, columns := range a.query(t, "-c", "SELECT encode(id, 'hex'), encode(convert_to(key, 'UTF8'), 'hex'), count FROM hits") {
@@ -247,34 +199,36 @@ func TestApplicationSavesAnyKey(t *testing.T) {
 	if len(saved) != len(keys) {
 		t.Errorf("%d keys are saved, want %d", len(saved), len(keys))
 	}
+	hits.application.Add(int64(2 * len(keys)))
 	if got := d.Stderr.String(); got != "" {
-		t.Errorf("the daemon says:\n%s", got)
+		t.Errorf("the daemon's standard error is:\n%s", got)
 	}
 }
 
-// While the database is down the application says so, and the counts come with
-// a later flush, once.
+// While the database is down, the application answers 500. A later flush delivers
+// the counts once.
 func TestApplicationWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	a := startApplication(t, "fsync=off")
-	d := startDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
-	d.hit(t, "a", "b")
-	d.flush(t)
+	d := rig.StartDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
+	d.Hit(t, "a", "b")
+	d.Flush(t)
 	a.postgres.stop(t)
-	d.hit(t, "a", "c")
+	d.Hit(t, "a", "c")
 	d.Signal(t, syscall.SIGUSR2)
 	d.Stderr.WaitLine(t, 0, "--- flush failed with code:500")
-	d.hit(t, "a")
+	d.Hit(t, "a")
 	a.postgres.start(t)
-	d.flush(t)
-	d.stop(t)
+	d.Flush(t)
+	d.Stop(t)
+	hits.application.Add(5)
 	if got, want := a.counts(t), map[string]int64{"a": 3, "b": 1, "c": 1}; !maps.Equal(got, want) {
 		t.Errorf("saved %v, want %v", got, want)
 	}
 }
 
-// Flushes of many daemons at once, in any order of their keys, do not wait for
-// each other's rows for ever.
+// Flushes of several daemons at once, with their keys in different orders, do not
+// deadlock in the database.
 func TestApplicationTakesFlushesAtOnce(t *testing.T) {
 	t.Parallel()
 	a := startApplication(t, "fsync=off")
@@ -301,12 +255,12 @@ func TestApplicationTakesFlushesAtOnce(t *testing.T) {
 		}
 	}
 	if t.Failed() {
-		t.Logf("the application says:\n%.2000s", a.process.Stdout)
+		t.Logf("the application's output is:\n%.2000s", a.process.Stdout)
 	}
 }
 
-// How many upserts a second there are is where a fleet has its limit. The
-// database is as durable as it is by default.
+// The number of upserts a second limits the size of a fleet. This database has its
+// default durability.
 func TestUpserts(t *testing.T) {
 	a := startApplication(t)
 	const keys = 100_000
@@ -318,12 +272,12 @@ func TestUpserts(t *testing.T) {
 	for _, what := range []string{"new keys", "known keys", "known keys again"} {
 		began := time.Now()
 		if status := a.post(t, flush); status != 204 {
-			t.Fatalf("status %d; the application says:\n%s", status, a.process.Stdout)
+			t.Fatalf("status %d; the application's output is:\n%s", status, a.process.Stdout)
 		}
 		took := time.Since(began)
 		t.Logf("%d %s in one flush: %v, %.0f upserts a second", keys, what, took.Round(time.Millisecond), keys/took.Seconds())
 		if took > time.Minute {
-			t.Error("the daemon would have given up")
+			t.Error("the daemon waits a minute for an answer")
 		}
 	}
 	if got := a.query(t, "-c", "SELECT count(*), min(count), max(count) FROM hits"); fmt.Sprint(got) != fmt.Sprintf("[[%d 3 3]]", keys) {

@@ -15,8 +15,8 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// browser is a Chromium without a window, driven by the DevTools protocol over a
-// pair of pipes. Its methods may be called by many goroutines at once.
+// browser is a Chromium without a window. The test controls it with the DevTools
+// protocol over two pipes. Its methods may be called by many goroutines at once.
 type browser struct {
 	output *rig.Output
 	gone   chan struct{} // closed when the pipe ends
@@ -28,14 +28,14 @@ type browser struct {
 	tabs     map[string]*tab       // by session
 }
 
-// answer is what a command comes to.
+// answer is Chromium's answer to a command.
 type answer struct {
 	Result json.RawMessage
 	Error  *struct{ Message string }
 }
 
-// startBrowser starts a Chromium with a profile of its own, in which each name of
-// a host is this machine. It accepts the certificates whose key has this hash.
+// startBrowser starts a Chromium with a new profile. It resolves every host name to
+// 127.0.0.1, and it accepts certificates whose key has this hash.
 func startBrowser(t *testing.T, keyHash string) *browser {
 	t.Helper()
 	commandsOut, commands, err := os.Pipe()
@@ -68,7 +68,7 @@ func startBrowser(t *testing.T, keyHash string) *browser {
 	messagesIn.Close()
 	go b.read(messages)
 	t.Cleanup(func() {
-		commands.Close() // Chromium ends with it
+		commands.Close() // Chromium ends when this pipe is closed
 		process.Wait(t)
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-b.gone
@@ -78,8 +78,8 @@ func startBrowser(t *testing.T, keyHash string) *browser {
 	return b
 }
 
-// removeProfile removes the folder, in which processes that are about to end may
-// write still.
+// removeProfile removes the folder of the profile. It tries again while processes of
+// Chromium that have not ended write to the folder.
 func removeProfile(t *testing.T, profile string) {
 	t.Helper()
 	for limit := time.Now().Add(rig.Deadline); ; {
@@ -95,7 +95,8 @@ func removeProfile(t *testing.T, profile string) {
 	}
 }
 
-// read passes on what Chromium says until it ends. Each message ends in a NUL.
+// read passes Chromium's messages to whoever waits for them, until Chromium ends. A
+// message ends with a NUL.
 func (b *browser) read(messages io.Reader) {
 	defer close(b.gone)
 	for r := bufio.NewReader(messages); ; {
@@ -111,7 +112,7 @@ func (b *browser) read(messages io.Reader) {
 			Params    struct{ FrameID, LoaderID, Name string }
 		}
 		if err := json.Unmarshal(text[:len(text)-1], &message); err != nil {
-			panic(fmt.Sprintf("Chromium says %s: %v", text, err))
+			panic(fmt.Sprintf("Chromium sends %s: %v", text, err))
 		}
 		b.mu.Lock()
 		answered, at := b.answers[message.ID], b.tabs[message.SessionID]
@@ -127,8 +128,8 @@ func (b *browser) read(messages io.Reader) {
 	}
 }
 
-// call gives a command to the browser itself, or to a session, and returns what
-// Chromium answers in result, if that is not nil.
+// call sends a command to a session, or to the browser if session is "", and waits
+// for the answer. It decodes the answer into result, if that is not nil.
 func (b *browser) call(t *testing.T, session, method string, params map[string]any, result any) {
 	t.Helper()
 	answered := make(chan answer, 1)
@@ -145,7 +146,7 @@ func (b *browser) call(t *testing.T, session, method string, params map[string]a
 	}
 	b.mu.Unlock()
 	if err != nil {
-		t.Fatalf("%s: %v; Chromium says:\n%s", method, err, b.output)
+		t.Fatalf("%s: %v; Chromium's output is:\n%s", method, err, b.output)
 	}
 	select {
 	case a := <-answered:
@@ -159,7 +160,7 @@ func (b *browser) call(t *testing.T, session, method string, params map[string]a
 			t.Fatalf("%s: %s: %v", method, a.Result, err)
 		}
 	case <-b.gone:
-		t.Fatalf("%s: Chromium has ended; it says:\n%s", method, b.output)
+		t.Fatalf("%s: Chromium has ended; its output is:\n%s", method, b.output)
 	case <-time.After(rig.Deadline):
 		t.Fatalf("%s: Chromium does not answer", method)
 	}
@@ -169,11 +170,11 @@ func (b *browser) call(t *testing.T, session, method string, params map[string]a
 type tab struct {
 	browser         *browser
 	target, session string
-	loads           chan string // the loader of each document of it that has been loaded
-	loader          string      // of the document that it shows
+	loads           chan string // the loaders of the documents that were loaded
+	loader          string      // the loader of the document that is shown
 }
 
-// newTab opens a tab with a cache, cookies and connections of its own.
+// newTab opens a tab that shares no cache, cookies or connections with others.
 func (b *browser) newTab(t *testing.T) *tab {
 	t.Helper()
 	var made struct{ BrowserContextID, TargetID, SessionID string }
@@ -194,7 +195,7 @@ func (at *tab) call(t *testing.T, method string, params map[string]any, result a
 	at.browser.call(t, at.session, method, params, result)
 }
 
-// open opens an address and waits until all of its page is loaded.
+// open opens an address and waits until the page and its images are loaded.
 func (at *tab) open(t *testing.T, address string) {
 	t.Helper()
 	var begun struct{ LoaderID, ErrorText string }
@@ -207,14 +208,14 @@ func (at *tab) open(t *testing.T, address string) {
 	}
 }
 
-// reload loads the page again, as with F5, and waits until all of it is loaded.
+// reload reloads the page, as F5 does, and waits until it is loaded.
 func (at *tab) reload(t *testing.T) {
 	t.Helper()
 	at.call(t, "Page.reload", nil, nil)
 	at.waitLoad(t)
 }
 
-// waitLoad waits until another document than the one before is loaded.
+// waitLoad waits until a new document is loaded.
 func (at *tab) waitLoad(t *testing.T) {
 	t.Helper()
 	for timeout := time.After(rig.Deadline); ; {
@@ -230,8 +231,9 @@ func (at *tab) waitLoad(t *testing.T) {
 	}
 }
 
-// eval evaluates a script in the page, as a click would, waits for its value if
-// that is a promise, and returns it in value, if that is not nil.
+// eval evaluates a script in the page with the rights of a user's click. It waits
+// for the value if the value is a promise, and decodes it into value, if that is not
+// nil.
 func (at *tab) eval(t *testing.T, script string, value any) {
 	t.Helper()
 	var evaluated struct {
@@ -252,7 +254,7 @@ func (at *tab) eval(t *testing.T, script string, value any) {
 	}
 }
 
-// click clicks with the mouse on the element that a selector names.
+// click clicks on the element that a selector selects.
 func (at *tab) click(t *testing.T, selector string) {
 	t.Helper()
 	var middle struct{ X, Y float64 }
@@ -267,7 +269,7 @@ func (at *tab) click(t *testing.T, selector string) {
 	}
 }
 
-// close closes the tab, as a person does.
+// close closes the tab, as a user does.
 func (at *tab) close(t *testing.T) {
 	t.Helper()
 	at.browser.call(t, "", "Target.closeTarget", map[string]any{"targetId": at.target}, nil)

@@ -14,16 +14,16 @@ import (
 	"time"
 )
 
-// The recipes of testdata/recipes/embed do in a real Chromium what the README says. Each
-// test has a tab, pages and a daemon of its own, and all have one browser. Page
-// and pixel are of different sites.
+// The recipes of testdata/recipes/embed work in Chromium as documented. The tests
+// share one browser; each has its own tab, pages and daemon. The pages and the pixel
+// belong to different sites.
 func TestEmbedding(t *testing.T) {
 	w := newWorld(t)
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *world)
 	}{
-		{"Warm", testWarm}, // first, as it waits the longest
+		{"Warm", testWarm}, // the first, because it takes the longest
 		{"View", testView},
 		{"Keys", testKeys},
 		{"Repeated", testRepeated},
@@ -46,8 +46,8 @@ func TestEmbedding(t *testing.T) {
 // The buttons of events.html.
 const share, vote = "button", "button + button"
 
-// A view is a hit, and so is a reload, in which a picture that may be cached is
-// not loaded again.
+// A view is a hit, and a reload is another one, although the browser does not load a
+// cacheable picture again.
 func testView(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	at := s.open(t, "page.html")
@@ -64,11 +64,11 @@ func testView(t *testing.T, w *world) {
 	at.open(t, w.serve(t, "www.example.org", recipes(t, cached, "Content-Language", "en"))+"/page.html")
 	at.reload(t)
 	if n := loaded.Load(); n != 1 {
-		t.Errorf("a picture that may be cached is loaded %d times, want once", n)
+		t.Errorf("a cacheable picture is loaded %d times, want once", n)
 	}
 }
 
-// A key comes out as it went in, whatever it is made of.
+// Every key is counted as the page wrote it.
 func testKeys(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	at := s.open(t, "events.html")
@@ -96,9 +96,8 @@ func testKeys(t *testing.T, w *world) {
 	s.check(t, want)
 }
 
-// The same event twice is two hits, and hundreds at once are as many, though
-// nothing holds their images. Of the same address a page loads one image, also
-// later.
+// Equal events are separate hits, also when hundreds happen at once and no variable
+// keeps their images alive. A page loads an image with the same address only once.
 func testRepeated(t *testing.T, w *world) {
 	s := w.newSite(t, "http/1.1")
 	at := s.open(t, "events.html")
@@ -119,7 +118,7 @@ func testRepeated(t *testing.T, w *world) {
 	s.check(t, map[string]int64{"share article-42": 2, "at once": 300, "same": 1})
 }
 
-// The data of an event is JSON in the key, and comes through unharmed.
+// An event carries data as JSON in the key, and the data arrives unchanged.
 func testData(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	at := s.open(t, "events.html")
@@ -147,9 +146,9 @@ func testData(t *testing.T, w *world) {
 	}
 }
 
-// The usual snippet, with btoa and without encodeURIComponent, does harm: its +
-// comes out as a space, which is no base64 any more, and it throws an exception
-// for what is not Latin.
+// The common snippet with btoa and without encodeURIComponent fails: each + of the
+// base64 text is counted as a space, and btoa throws an exception for text that is
+// not Latin-1.
 func testBase64(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	at := s.open(t, "events.html")
@@ -174,9 +173,8 @@ func testBase64(t *testing.T, w *world) {
 	}
 }
 
-// A page that goes away is counted, whether for another page or with its tab, and
-// so is the click on the link to that page. A page that was hidden is counted
-// once.
+// Leaving a page is counted, whether the user follows a link or closes the tab. So
+// is the click on the link. A page that is hidden twice is counted once.
 func testLeaving(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	at := s.open(t, "events.html")
@@ -196,9 +194,9 @@ func testLeaving(t *testing.T, w *world) {
 	s.check(t, map[string]int64{"to another article": 1, "left article-42": 3, "article-42": 1})
 }
 
-// The image without a key is not counted, and the events after it, which are, go
-// over its connection, over HTTP/1.1 and HTTP/2, though it was idle for longer
-// than Node keeps one.
+// An image without a key opens the connection and is not counted. Later events use
+// that connection, with HTTP/1.1 and HTTP/2, even after 7 idle seconds. Node would
+// have closed it after 6.
 func testWarm(t *testing.T, w *world) {
 	protocols := []string{"http/1.1", "h2"}
 	var sites []*site
@@ -221,9 +219,9 @@ func testWarm(t *testing.T, w *world) {
 	}
 }
 
-// waitAnswer waits until the page has the answer to a request whose address has
-// this in it, since until then the connection is busy: the daemon counts a hit
-// before it answers.
+// waitAnswer waits until the page has the answer to a request whose address contains
+// part. The daemon counts a hit before it answers, and until the answer arrives, the
+// browser would use another connection.
 func (at *tab) waitAnswer(t *testing.T, part string) {
 	t.Helper()
 	at.eval(t, `new Promise(done => {
@@ -234,8 +232,8 @@ func (at *tab) waitAnswer(t *testing.T, part string) {
 	})`, nil)
 }
 
-// checkConnection fails unless one connection has carried so many requests, and
-// no other any.
+// checkConnection fails the test unless one connection has carried this number of
+// requests and no other connection has carried any.
 func (s *site) checkConnection(t *testing.T, requests int) {
 	t.Helper()
 	if conns := s.tap.requests(); len(conns) != 1 || len(conns[0]) != requests {
@@ -243,8 +241,8 @@ func (s *site) checkConnection(t *testing.T, requests int) {
 	}
 }
 
-// An event is one request, for which the browser asks for no leave before; as it
-// would for one with a header of its own.
+// An event is one request. The browser sends no preflight request before it, as it
+// does before a request with a custom header.
 func testNoPreflight(t *testing.T, w *world) {
 	s := w.newSite(t, "http/1.1")
 	at := s.open(t, "events.html")
@@ -262,15 +260,15 @@ func testNoPreflight(t *testing.T, w *world) {
 		return methods
 	}
 	if got := methods(); !reflect.DeepEqual(got, map[string]int{"GET": 2, "POST": 1}) {
-		t.Errorf("the requests of page, event and beacon are %v", got)
+		t.Errorf("page, event and beacon make the requests %v", got)
 	}
 	at.eval(t, `fetch(pixel, { headers: { "X-Event": "share" } }).catch(() => true)`, nil)
 	if got := methods(); got["OPTIONS"] != 1 {
-		t.Errorf("with a request that needs leave, they are %v", got)
+		t.Errorf("with a custom header, the requests are %v, want an OPTIONS", got)
 	}
 }
 
-// Who runs no script is counted by the image in noscript.
+// The image in noscript counts visitors without JavaScript.
 func testNoScript(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	at := w.browser.newTab(t)
@@ -279,8 +277,7 @@ func testNoScript(t *testing.T, w *world) {
 	s.check(t, map[string]int64{"no script": 1})
 }
 
-// An e-mail is a view as any other, where it is shown as webmail shows it: in a
-// frame without rights.
+// An e-mail is counted when webmail shows it in a sandboxed frame.
 func testMail(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	text, err := os.ReadFile("../../../testdata/recipes/embed/mail.html")
@@ -296,7 +293,7 @@ func testMail(t *testing.T, w *world) {
 	s.check(t, map[string]int64{"newsletter-7": 1})
 }
 
-// loaded reports whether the image of the page was loaded, or else blocked.
+// loaded reports whether the first image of the page was loaded and not blocked.
 func (at *tab) loaded(t *testing.T) bool {
 	t.Helper()
 	var width int
@@ -304,8 +301,9 @@ func (at *tab) loaded(t *testing.T) bool {
 	return width == 1
 }
 
-// A page under require-corp shows the pixel, and no image of a server that does
-// not say that it may. With the attribute crossorigin, nothing shows the pixel.
+// A page with the policy require-corp loads the pixel, but no image without
+// Cross-Origin-Resource-Policy. An image with the attribute crossorigin is not loaded
+// from the daemon.
 func testEmbedderPolicy(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	other := w.serve(t, "pictures.example.com", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -337,12 +335,11 @@ func testEmbedderPolicy(t *testing.T, w *world) {
 		image.src = "`+s.pixel+`/pixel.gif";
 	})`, &shown)
 	if shown {
-		t.Error("an image with crossorigin is loaded")
+		t.Error("an image with the attribute crossorigin is loaded")
 	}
 }
 
-// A page with a policy for its contents names the pixel's address twice: for
-// images, and for beacons.
+// A content security policy must name the pixel's address for images and for beacons.
 func testContentPolicy(t *testing.T, w *world) {
 	s := w.newSite(t, "h2")
 	for _, test := range []struct {

@@ -13,40 +13,39 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// Three daemons behind nginx add up in the application, one of which is stopped
-// and started again under load: each hit is answered, and each that was answered
-// is saved, once.
+// Three daemons behind nginx count for one application. One of them is stopped and
+// started again under load. Every hit is answered, and saved once.
 func TestFleet(t *testing.T) {
-	const hits, keys, clients = 100_000, 1000, 16
+	const total, keys, clients = 100_000, 1000, 16
 	a := startApplication(t, "fsync=off")
-	var daemons []*daemon
+	var daemons []*rig.Daemon
 	var settings []map[string]any
 	var pairs []string
 	for i := range 3 {
 		settings = append(settings, map[string]any{"port": rig.FreePort(t), "interval": 1, "endpoint": a.url + "/save_hits", "secret": secret})
-		daemons = append(daemons, startDaemon(t, settings[i]))
-		pairs = append(pairs, fmt.Sprintf("10.0.0.%d:9187", i+1), daemons[i].address)
+		daemons = append(daemons, rig.StartDaemon(t, settings[i]))
+		pairs = append(pairs, fmt.Sprintf("10.0.0.%d:9187", i+1), daemons[i].Address)
 	}
 	n := startNginx(t, "../../../testdata/recipes/nginx/fleet.conf", pairs...)
 
 	var next atomic.Int64           // the number of the next hit
 	var answered [keys]atomic.Int64 // hits of each key
-	amid := make(chan struct{})     // closed when some of them are made
-	back := make(chan struct{})     // closed when nginx asks the stopped one again
+	quarter := make(chan struct{})  // closed when a quarter of the hits are made
+	back := make(chan struct{})     // closed when nginx uses the restarted daemon again
 	var loads sync.WaitGroup
 	began := time.Now()
 	for range clients {
 		loads.Go(func() {
 			var conn *tls.Conn
 			var r *bufio.Reader
-			for i := next.Add(1) - 1; i < hits; i = next.Add(1) - 1 {
-				if i == hits/4 {
-					close(amid)
+			for i := next.Add(1) - 1; i < total; i = next.Add(1) - 1 {
+				if i == total/4 {
+					close(quarter)
 				}
-				if i >= hits*3/4 {
+				if i >= total*3/4 {
 					<-back
 				}
-				// nginx takes a thousand requests on a connection, and then closes it.
+				// nginx closes a connection after a thousand requests.
 				if conn == nil {
 					var err error
 					if conn, err = n.dial(); err != nil {
@@ -60,8 +59,8 @@ func TestFleet(t *testing.T) {
 				if i%4 == 0 { // a beacon
 					method, rest = "POST", "Content-Length: 4\r\n\r\ndata"
 				}
-				fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\n%s", method, target(fmt.Sprint("article-", i%keys)), rest)
-				answer, err := readAnswer(r)
+				fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\n%s", method, rig.Target(fmt.Sprint("article-", i%keys)), rest)
+				answer, err := rig.ReadAnswer(r)
 				if err != nil || answer.StatusCode != 200 {
 					t.Errorf("hit %d: %v, %v", i, answer, err)
 					conn.Close()
@@ -79,20 +78,20 @@ func TestFleet(t *testing.T) {
 			}
 		})
 	}
-	<-amid
-	daemons[1].stop(t)
-	daemons[1] = startDaemon(t, settings[1])
-	<-time.After(2500 * time.Millisecond) // fail_timeout, and some more
+	<-quarter
+	daemons[1].Stop(t)
+	daemons[1] = rig.StartDaemon(t, settings[1])
+	<-time.After(2500 * time.Millisecond) // more than nginx's fail_timeout of 2 s
 	close(back)
 	loads.Wait()
-	t.Logf("%d hits in %v", hits, time.Since(began).Round(time.Millisecond))
+	t.Logf("%d hits in %v", total, time.Since(began).Round(time.Millisecond))
 	for i, d := range daemons {
-		d.stop(t)
+		d.Stop(t)
 		if !regexp.MustCompile(`(?m)^\d+:\tarticle-`).MatchString(d.Stdout.String()) {
 			t.Errorf("daemon %d got no hits", i)
 		}
 		if got := d.Stderr.String(); got != "" {
-			t.Errorf("daemon %d says:\n%s", i, got)
+			t.Errorf("the standard error of daemon %d is:\n%s", i, got)
 		}
 	}
 	saved := a.counts(t)
@@ -104,10 +103,11 @@ func TestFleet(t *testing.T) {
 		key := fmt.Sprint("article-", i)
 		sum += saved[key]
 		if n := answered[i].Load(); saved[key] != n {
-			t.Errorf("%s: %d hits are saved, and %d were answered", key, saved[key], n)
+			t.Errorf("%s: %d hits are saved, but %d were answered", key, saved[key], n)
 		}
 	}
-	if sum != hits {
-		t.Errorf("%d hits are saved, want %d", sum, hits)
+	hits.fleet.Add(sum)
+	if sum != total {
+		t.Errorf("%d hits are saved, want %d", sum, total)
 	}
 }

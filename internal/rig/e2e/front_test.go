@@ -25,17 +25,16 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// nginx is the front end, with a recipe.
+// nginx is a front end that runs with a recipe.
 type nginx struct {
 	address string // host:port, TLS
-	folder  string // with the log of the hits, pixel-ping.log
+	folder  string // the folder of pixel-ping.log, the log of the hits
 	roots   *x509.CertPool
 	process *rig.Process
 }
 
-// startNginx starts nginx with a recipe in which the certificate, the port and
-// the folder of the log are replaced, and what else is named in pairs: as whoever
-// follows the recipe would do it.
+// startNginx starts nginx with a recipe. In the recipe it replaces the certificate,
+// the port, the folder of the log, and each first element of pairs with the second.
 func startNginx(t *testing.T, recipe string, pairs ...string) *nginx {
 	t.Helper()
 	port := rig.FreePort(t)
@@ -68,7 +67,7 @@ func (n *nginx) dial() (*tls.Conn, error) {
 	return tls.Dial("tcp", n.address, &tls.Config{RootCAs: n.roots})
 }
 
-// ask sends one request, with a target as it stands, and returns the status.
+// ask sends one request and returns the status. More is further header lines.
 func (n *nginx) ask(t *testing.T, method, target, more string) int {
 	t.Helper()
 	conn, err := n.dial()
@@ -85,26 +84,14 @@ func (n *nginx) ask(t *testing.T, method, target, more string) int {
 	return answer.StatusCode
 }
 
-// target returns the target of a key's pixel.
-func target(key string) string { return "/pixel.gif?key=" + url.QueryEscape(key) }
-
-// readAnswer reads an answer to its end.
-func readAnswer(r *bufio.Reader) (*http.Response, error) {
-	answer, err := http.ReadResponse(r, nil)
-	if err == nil {
-		_, err = io.Copy(io.Discard, answer.Body)
-	}
-	return answer, err
-}
-
-// line is what the recipe logs of a hit.
+// line is the line that the recipe logs for a hit.
 type line struct {
 	Time                                time.Time
 	Address, Agent, Key, Method, Target string
 	Status                              int
 }
 
-// log waits for that many lines of the log, and returns what is in it.
+// log waits until a log has at least want lines, and returns all its lines.
 func (n *nginx) log(t *testing.T, name string, want int) (lines []line) {
 	t.Helper()
 	for limit := time.Now().Add(rig.Deadline); ; {
@@ -120,51 +107,40 @@ func (n *nginx) log(t *testing.T, name string, want int) (lines []line) {
 			return lines
 		}
 		if time.Now().After(limit) {
-			t.Fatalf("the log does not have %d lines, %v:\n%s", want, err, text)
+			t.Fatalf("the log has fewer than %d lines, %v:\n%s", want, err, text)
 		}
 		<-time.After(10 * time.Millisecond)
 	}
 }
 
-// relay passes connections on, and counts them.
+// relay accepts connections, counts them, and connects each to another address.
 func relay(t *testing.T, to string) (address string, accepted *atomic.Int64) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
 	accepted = new(atomic.Int64)
-	go func() {
-		for {
-			from, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			accepted.Add(1)
-			conn, err := net.Dial("tcp", to)
-			if err != nil {
-				from.Close()
-				continue
-			}
-			for _, pair := range [][2]net.Conn{{from, conn}, {conn, from}} {
-				go func() {
-					io.Copy(pair[0], pair[1])
-					pair[0].Close()
-				}()
-			}
+	address = rig.Listen(t, func(from net.Conn) {
+		accepted.Add(1)
+		conn, err := net.Dial("tcp", to)
+		if err != nil {
+			return
 		}
-	}()
-	return listener.Addr().String(), accepted
+		defer conn.Close()
+		go func() {
+			io.Copy(from, conn)
+			from.Close()
+		}()
+		io.Copy(conn, from)
+	})
+	return address, accepted
 }
 
-// Each hit is a line of the log, with who made it and when, and the log has the
-// counts; it goes on when it is rotated. The connections to the daemon are kept.
+// nginx logs a line for each hit, with time and client, and the lines agree with
+// the daemon's counts, also when the log is rotated. nginx reuses its connections to
+// the daemon.
 func TestFrontLogsWhatIsCounted(t *testing.T) {
 	t.Parallel()
 	received := rig.NewEndpoint(t)
-	d := startDaemon(t, map[string]any{"endpoint": "http://" + received.Address})
-	address, connections := relay(t, d.address)
+	d := rig.StartDaemon(t, map[string]any{"endpoint": "http://" + received.Address})
+	address, connections := relay(t, d.Address)
 	n := startNginx(t, "../../../testdata/recipes/nginx/front.conf", "127.0.0.1:9187", address)
 	began := time.Now().Truncate(time.Second)
 
@@ -186,9 +162,9 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 			r := bufio.NewReader(conn)
 			for range rounds {
 				for i, key := range keys {
-					// The agent says which key it is; that of an attacker may be any.
-					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: %d \"\\\xff\x01 %d\r\n\r\n", target(key), i, client)
-					if answer, err := readAnswer(r); err != nil || answer.StatusCode != 200 {
+					// The agent names the key, and has bytes that an attacker may send.
+					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: %d \"\\\xff\x01 %d\r\n\r\n", rig.Target(key), i, client)
+					if answer, err := rig.ReadAnswer(r); err != nil || answer.StatusCode != 200 {
 						t.Errorf("%.50q: %v, %v", key, answer, err)
 						return
 					}
@@ -198,7 +174,7 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 	}
 	loads.Wait()
 	n.log(t, "pixel-ping.log", clients*rounds*len(keys))
-	// As logrotate does it, and nginx after it.
+	// Rotate the log as logrotate does.
 	if err := os.Rename(n.folder+"/pixel-ping.log", n.folder+"/pixel-ping.log.1"); err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +193,7 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 		}
 	}
 	overHTTP2 := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: n.roots}, ForceAttemptHTTP2: true}}
-	request, err := http.NewRequest("GET", "https://"+n.address+target("HTTP/2"+strings.Repeat("x", 12000)), nil)
+	request, err := http.NewRequest("GET", "https://"+n.address+rig.Target("HTTP/2"+strings.Repeat("x", 12000)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,9 +204,9 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 	}
 	answer.Body.Close()
 	if answer.StatusCode != 200 || answer.ProtoMajor != 2 {
-		t.Errorf("over HTTP/2: %s %s", answer.Proto, answer.Status)
+		t.Errorf("%s %s, want HTTP/2.0 and status 200", answer.Proto, answer.Status)
 	}
-	// A page that goes away does not wait for the answer.
+	// A page that is closed does not wait for the answer.
 	const gone = 20
 	for range gone {
 		conn, err := n.dial()
@@ -249,7 +225,7 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 			t.Errorf("logged: %+v", l)
 		}
 		if _, query, _ := strings.Cut(l.Target, "?"); !strings.Contains("&"+query, "&key="+l.Key) && l.Key != "" {
-			t.Errorf("the target %.300q does not have the key %.300q", l.Target, l.Key)
+			t.Errorf("the target %.300q does not contain the key %.300q", l.Target, l.Key)
 		}
 		key, err := url.QueryUnescape(l.Key)
 		if err != nil {
@@ -258,37 +234,31 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 		var i, client int
 		if l.Agent != "" {
 			if _, err := fmt.Sscanf(l.Agent, "%d \"\\\ufffd\x01 %d", &i, &client); err != nil || keys[i] != key {
-				t.Errorf("the agent %q hit %.50q, %v", l.Agent, key, err)
+				t.Errorf("the agent %q is logged with the key %.50q, %v", l.Agent, key, err)
 			}
 		}
 		if key != "" {
 			logged[key]++
 		}
 	}
-	d.stop(t)
-	form, err := url.ParseQuery(received.Body(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	counted := make(map[string]int64)
-	if err := json.Unmarshal([]byte(form.Get("json")), &counted); err != nil {
-		t.Fatal(err)
-	}
+	d.Stop(t)
+	counted := rig.Counts[int64](t, received.Body(t))
+	hits.front.Add(sum(counted))
 	if !maps.Equal(logged, counted) {
 		for key := range counted {
 			if logged[key] != counted[key] {
-				t.Errorf("%.50q: %d lines, counted %d times", key, logged[key], counted[key])
+				t.Errorf("%.50q has %d lines but is counted %d times", key, logged[key], counted[key])
 			}
 		}
-		t.Errorf("%d keys are logged, and %d counted", len(logged), len(counted))
+		t.Errorf("%d keys are logged, but %d are counted", len(logged), len(counted))
 	}
 	if got := connections.Load(); got > 2*clients {
 		t.Errorf("%d connections to the daemon for %d clients", got, clients)
 	}
 }
 
-// Only the pixel is passed on, its target byte by byte as the client wrote it,
-// and nothing else of the client.
+// nginx passes on requests for the pixel only, with the same bytes as target, and
+// without the client's headers.
 func TestFrontPassesThePixelOn(t *testing.T) {
 	t.Parallel()
 	received := make(chan *http.Request, 100)

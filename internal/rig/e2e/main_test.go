@@ -1,19 +1,23 @@
-// Package e2e shows the daemon at work with the parts that its users have: real
-// browsers, real front ends, real applications. Its tests run only when they are
-// asked for, by make e2e, and each follows a recipe of the README.
+// Package e2e runs the daemon with real browsers, front ends and applications. Each
+// test follows a recipe of testdata/recipes. make e2e runs it.
 package e2e
 
 import (
 	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 
 	"pixel-ping/internal/rig"
 )
 
-// express is the folder in which npm has installed what the Express application
-// needs. make e2e sets it.
+// express is the folder in which npm installed the packages of the Express
+// application. make e2e sets it.
 var express = os.Getenv("EXPRESS")
+
+// hits counts the hits that the tests compared with what an application received,
+// for the last line.
+var hits struct{ browser, front, fleet, application atomic.Int64 }
 
 func TestMain(m *testing.M) {
 	rig.NeedTarget("make e2e")
@@ -21,5 +25,10 @@ func TestMain(m *testing.M) {
 		fmt.Println("FAIL: EXPRESS is not set; make e2e sets it.")
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	rig.PrintSummary("e2e", status, fmt.Sprintf(
+		"%s hits by Chromium, %s through nginx, %s by a fleet and %s for Express with PostgreSQL: each arrived once",
+		rig.Number(hits.browser.Load()), rig.Number(hits.front.Load()),
+		rig.Number(hits.fleet.Load()), rig.Number(hits.application.Load())))
+	os.Exit(status)
 }

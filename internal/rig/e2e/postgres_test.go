@@ -15,17 +15,17 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// postgres is a PostgreSQL server of the test's own, with one database.
+// postgres is a PostgreSQL server with one database, for one test.
 type postgres struct {
-	folder  string // with the sockets, and the data in it
+	folder  string // holds the sockets and the folder of the data
 	port    string
 	options []string
 	owner   *syscall.SysProcAttr
 	process *rig.Process
 }
 
-// startPostgres makes a cluster and starts a server with options, such as
-// fsync=off. It ends with the test.
+// startPostgres creates a cluster and starts a server with options such as
+// fsync=off. The server ends when the test ends.
 func startPostgres(t *testing.T, options ...string) *postgres {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "postgres")
@@ -47,8 +47,8 @@ func startPostgres(t *testing.T, options ...string) *postgres {
 	return p
 }
 
-// postgresOwner returns whom the server runs as, nil for whoever runs the test:
-// it refuses to run as root.
+// postgresOwner returns the user that the server runs as, because it refuses to run
+// as root, or nil for the user that runs the test.
 func postgresOwner(t *testing.T) *syscall.SysProcAttr {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -63,8 +63,7 @@ func postgresOwner(t *testing.T) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 }
 
-// command returns one of PostgreSQL's programs, which Debian keeps out of the
-// PATH.
+// command returns one of PostgreSQL's programs. On Debian they are not in the PATH.
 func (p *postgres) command(name string, args ...string) *exec.Cmd {
 	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name); found != nil {
 		name = slices.Max(found)
@@ -75,11 +74,12 @@ func (p *postgres) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// env tells PostgreSQL's clients where the database is.
+// env returns the environment in which PostgreSQL's clients find the database.
 func (p *postgres) env() []string {
 	return []string{"PGHOST=127.0.0.1", "PGPORT=" + p.port, "PGUSER=postgres", "PGDATABASE=postgres"}
 }
 
+// start starts the server and waits until it accepts connections.
 func (p *postgres) start(t *testing.T) {
 	t.Helper()
 	args := []string{"-D", filepath.Join(p.folder, "data"), "-p", p.port, "-k", p.folder, "-h", "127.0.0.1", "-c", "log_line_prefix="}
@@ -88,7 +88,7 @@ func (p *postgres) start(t *testing.T) {
 	}
 	output := rig.NewOutput()
 	p.process = rig.Start(t, p.command("postgres", args...), output, output)
-	// Its own processes would outlive it for a while if it were killed.
+	// If the server were killed, its child processes would run on for a while.
 	t.Cleanup(func() {
 		p.process.Cmd.Process.Signal(syscall.SIGINT)
 		p.process.Wait(t)
@@ -96,17 +96,17 @@ func (p *postgres) start(t *testing.T) {
 	output.WaitLine(t, 0, "LOG:  database system is ready to accept connections")
 }
 
-// stop stops the server, and cuts the connections of its clients.
+// stop stops the server and closes the connections of its clients.
 func (p *postgres) stop(t *testing.T) {
 	t.Helper()
 	p.process.Signal(t, syscall.SIGINT)
 	if status := p.process.Wait(t); status != 0 {
-		t.Fatalf("exit status %d; it says:\n%s", status, p.process.Stdout)
+		t.Fatalf("PostgreSQL's exit status is %d; its output is:\n%s", status, p.process.Stdout)
 	}
 }
 
-// query runs SQL, or a file with it (-f), and returns the rows, with tabs
-// between the columns.
+// query runs psql with arguments such as -c and SQL, or -f and a file, and returns
+// the columns of each row.
 func (p *postgres) query(t *testing.T, args ...string) [][]string {
 	t.Helper()
 	cmd := p.command("psql", append([]string{"-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1"}, args...)...)
@@ -124,7 +124,7 @@ func (p *postgres) query(t *testing.T, args ...string) [][]string {
 	return rows
 }
 
-// counts returns what is saved for each key.
+// counts returns the saved count of each key.
 func (p *postgres) counts(t *testing.T) map[string]int64 {
 	t.Helper()
 	counts := make(map[string]int64)

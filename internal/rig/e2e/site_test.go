@@ -4,15 +4,12 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
-	"encoding/json"
 	"io"
 	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -22,14 +19,14 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// pixelHost is how the recipes of testdata/recipes/embed write where the pixel is.
+// pixelHost is the address of the pixel in the recipes of testdata/recipes/embed.
 const pixelHost = "https://pixels.example.com"
 
-// world is what sites share: a browser, and a certificate that it accepts for
-// any name.
+// world is what sites share: a browser, and a certificate that the browser accepts
+// for every name.
 type world struct {
 	browser     *browser
-	folder      string // with cert.pem and key.pem
+	folder      string // holds cert.pem and key.pem
 	certificate tls.Certificate
 }
 
@@ -47,67 +44,63 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// serve serves a site of this name over HTTPS, and returns its address.
+// serve serves a site with this host name over HTTPS and returns its address.
 func (w *world) serve(t *testing.T, host string, handler http.Handler) string {
 	t.Helper()
 	server := httptest.NewUnstartedServer(handler)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{w.certificate}}
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that a browser gives up
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // the browser closes connections early
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	return strings.Replace(server.URL, "127.0.0.1", host, 1)
 }
 
-// recipes serves the files of testdata/recipes/embed with this address of the pixel, as
-// a person would put it in, and with one more field in the header of each.
+// recipes serves the files of testdata/recipes/embed. It replaces the address of the
+// pixel, and adds one header.
 func recipes(t *testing.T, pixel, field, value string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text, err := os.ReadFile(filepath.Join("..", "..", "..", "testdata", "recipes", "embed", filepath.Base(r.URL.Path)))
 		if err != nil {
-			http.NotFound(w, r) // as with the icon that browsers ask for
+			http.NotFound(w, r) // such as the icon that browsers request
 			return
 		}
 		page := strings.ReplaceAll(string(text), pixelHost+"/", pixel+"/")
 		if page == string(text) {
-			t.Errorf("%s does not have %s/", r.URL.Path, pixelHost)
+			t.Errorf("%s does not contain %s/", r.URL.Path, pixelHost)
 		}
 		w.Header().Set(field, value)
 		http.ServeContent(w, r, r.URL.Path, time.Time{}, strings.NewReader(page))
 	})
 }
 
-// site is a site with the recipes in its pages, and the daemon that it has its
-// hits counted by.
+// site is a site whose pages are the recipes, and the daemon that counts its hits.
 type site struct {
 	*world
-	pages string // where the recipes are
-	pixel string // where the pixel is, but for its path
+	pages string // address of the recipes
+	pixel string // address of the pixel, without its path
 
-	tap         *tap // before the daemon
-	daemon      *rig.Process
+	tap         *tap // passes requests to the daemon
+	daemon      *rig.Daemon
 	application *rig.Endpoint
-	hits        map[string]int64 // that the application has received
-	want        map[string]int64 // that it was to receive so far
+	hits        map[string]int64 // hits that the application has received
+	want        map[string]int64 // hits that it should have received
 }
 
-// newSite starts a site whose pixel is served over one protocol: "http/1.1" or
-// "h2".
+// newSite starts a site whose pixel is served with one protocol, "http/1.1" or "h2".
 func (w *world) newSite(t *testing.T, protocol string) *site {
 	t.Helper()
 	s := &site{world: w, application: rig.NewEndpoint(t), hits: make(map[string]int64)}
-	port := rig.FreePort(t)
-	config := rig.WriteConfig(t, map[string]any{
-		"host": "127.0.0.1", "port": port, "interval": 3600, "endpoint": "http://" + s.application.Address,
-		"sslcert": filepath.Join(w.folder, "cert.pem"), "sslkey": filepath.Join(w.folder, "key.pem"),
+	s.daemon = rig.StartDaemon(t, map[string]any{
+		"endpoint": "http://" + s.application.Address,
+		"sslcert":  filepath.Join(w.folder, "cert.pem"), "sslkey": filepath.Join(w.folder, "key.pem"),
 	})
-	s.daemon = rig.Start(t, exec.Command(rig.Binary, config), rig.NewOutput(), rig.NewOutput())
-	s.daemon.Stdout.WaitLine(t, 0, "Serving")
-	s.tap = newTap(t, w.certificate, protocol, port)
+	s.tap = newTap(t, w.certificate, protocol, s.daemon.Address)
 	s.pixel = pixelHost + ":" + s.tap.port
 	s.pages = w.serve(t, "www.example.org", recipes(t, s.pixel, "Content-Language", "en"))
 	t.Cleanup(func() {
 		if !t.Failed() {
-			s.check(t, s.want) // nothing came late
+			s.check(t, s.want) // no hit has arrived since
+			hits.browser.Add(sum(s.want))
 		}
 	})
 	return s
@@ -121,30 +114,22 @@ func (s *site) open(t *testing.T, page string) *tab {
 	return at
 }
 
-// flush forces a flush, and adds to hits what the application receives.
+// flush forces a flush and adds its counts to hits.
 func (s *site) flush(t *testing.T) {
 	t.Helper()
 	s.daemon.Signal(t, syscall.SIGUSR2)
-	form, err := url.ParseQuery(s.application.Body(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var counts map[string]int64
-	if err := json.Unmarshal([]byte(form.Get("json")), &counts); err != nil {
-		t.Fatal(err)
-	}
-	for key, n := range counts {
+	for key, n := range rig.Counts[int64](t, s.application.Body(t)) {
 		s.hits[key] += n
 	}
 }
 
-// check waits until the application has as many hits as these, and ends the test
-// if it has not these. They are all since the start.
+// check waits until the application has received as many hits as want has, and ends
+// the test unless they are the same. Want holds all hits since the start.
 func (s *site) check(t *testing.T, want map[string]int64) {
 	t.Helper()
 	s.want = want
 	limit := time.Now().Add(rig.Deadline)
-	for s.flush(t); total(s.hits) < total(want) && time.Now().Before(limit); s.flush(t) {
+	for s.flush(t); sum(s.hits) < sum(want) && time.Now().Before(limit); s.flush(t) {
 		<-time.After(10 * time.Millisecond)
 	}
 	for key, n := range want {
@@ -162,7 +147,8 @@ func (s *site) check(t *testing.T, want map[string]int64) {
 	}
 }
 
-func total(counts map[string]int64) (n int64) {
+// sum returns the sum of the counts.
+func sum(counts map[string]int64) (n int64) {
 	for count := range maps.Values(counts) {
 		n += count
 	}

@@ -10,8 +10,8 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// The unit, with the addition for a certificate, is one that systemd has nothing
-// to say about, and leaves the daemon little that it could do.
+// systemd accepts the unit and its drop-in for a certificate without a warning, and
+// rates the exposure of the daemon as low.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -25,9 +25,9 @@ func TestSystemd(t *testing.T) {
 		if name == "pixel-ping.service" {
 			const installed = "\nExecStart=/usr/local/bin/pixel-ping "
 			if strings.Count(text, installed) != 1 {
-				t.Fatalf("%s does not have %q once", name, installed)
+				t.Fatalf("%s does not contain %q once", name, installed)
 			}
-			// Only a program that is there can be verified.
+			// systemd-analyze requires that the program exists.
 			text = strings.Replace(text, installed, "\nExecStart="+rig.Binary+" ", 1)
 		}
 		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
@@ -41,7 +41,7 @@ func TestSystemd(t *testing.T) {
 	if err != nil || len(verified) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, verified)
 	}
-	// The exposure is from 0 to 10, and the threshold ten times that.
+	// The exposure is a number from 0 to 10. The threshold is ten times that number.
 	report, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", unit).CombinedOutput()
 	if err != nil {
 		t.Errorf("systemd-analyze security: %v\n%s", err, report)

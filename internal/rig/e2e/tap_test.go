@@ -10,21 +10,23 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+
+	"pixel-ping/internal/rig"
 )
 
-// tap stands before a daemon that serves HTTPS, and keeps what clients send it
-// over each connection. It passes on the bytes as they are, in the protocol that
-// it was told to offer: "http/1.1" or "h2".
+// tap is a proxy in front of a daemon that serves HTTPS. It keeps the bytes that
+// clients send on each connection, and passes them on unchanged. It offers clients
+// one protocol, "http/1.1" or "h2".
 type tap struct {
 	port     string
 	protocol string
 
 	mu    sync.Mutex
-	conns []*bytes.Buffer // what clients have sent
+	conns []*bytes.Buffer // the bytes that the client of each connection sent
 }
 
-// newTap returns a tap with a certificate to a port of this machine. It ends
-// with the test.
+// newTap starts a tap that has a certificate and passes connections to an address.
+// The tap ends when the test ends.
 func newTap(t *testing.T, certificate tls.Certificate, protocol, to string) *tap {
 	t.Helper()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
@@ -37,15 +39,7 @@ func newTap(t *testing.T, certificate tls.Certificate, protocol, to string) *tap
 	p := &tap{protocol: protocol}
 	_, p.port, _ = net.SplitHostPort(listener.Addr().String())
 	var conns sync.WaitGroup
-	conns.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			conns.Go(func() { p.serve(t, conn, to) })
-		}
-	})
+	conns.Go(func() { rig.Accept(listener, func(conn net.Conn) { p.serve(t, conn, to) }) })
 	t.Cleanup(func() {
 		listener.Close()
 		conns.Wait()
@@ -53,15 +47,15 @@ func newTap(t *testing.T, certificate tls.Certificate, protocol, to string) *tap
 	return p
 }
 
-// serve passes on a connection until one of its ends, or the test, has ended.
+// serve passes on the bytes of a connection until an end of it is closed or the test
+// ends.
 func (p *tap) serve(t *testing.T, client net.Conn, to string) {
-	defer client.Close()
 	defer context.AfterFunc(t.Context(), func() { client.Close() })()
 	sent := new(bytes.Buffer)
 	p.mu.Lock()
 	p.conns = append(p.conns, sent)
 	p.mu.Unlock()
-	server, err := tls.Dial("tcp", "127.0.0.1:"+to, &tls.Config{
+	server, err := tls.Dial("tcp", to, &tls.Config{
 		InsecureSkipVerify: true,
 		NextProtos:         []string{p.protocol},
 	})
@@ -85,8 +79,9 @@ func (p *tap) serve(t *testing.T, client net.Conn, to string) {
 	}
 }
 
-// requests returns the requests of each connection that has carried any: a spare
-// one that a browser opens is none. Of HTTP/2 their number is all that there is.
+// requests returns the requests of each connection that has carried any. Browsers
+// also open connections that they do not use. For HTTP/2, only the number of the
+// requests is meaningful.
 func (p *tap) requests() (conns [][]string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +97,7 @@ func (p *tap) requests() (conns [][]string) {
 	return conns
 }
 
-// requestsOf1 returns method and target of each request of HTTP/1.1.
+// requestsOf1 returns the method and target of each HTTP/1.1 request.
 func requestsOf1(sent []byte) (requests []string) {
 	for reader := bufio.NewReader(bytes.NewReader(sent)); ; {
 		request, err := http.ReadRequest(reader)
@@ -114,8 +109,8 @@ func requestsOf1(sent []byte) (requests []string) {
 	}
 }
 
-// requestsOf2 returns a word for each request of HTTP/2: each begins with a frame
-// of headers, and no browser sends any behind its body.
+// requestsOf2 returns an element for each HTTP/2 request. A request begins with a
+// HEADERS frame, and browsers send no other HEADERS frames.
 func requestsOf2(sent []byte) (requests []string) {
 	const preface, head, headers = len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 9, 1
 	for sent = sent[min(preface, len(sent)):]; len(sent) >= head; {
