@@ -28,15 +28,16 @@ func TestChain(t *testing.T) {
 	lower := rig.Issue(t, "lower", upper)
 	leaf := rig.Issue(t, "leaf", lower)
 	other := rig.Issue(t, "other", root)
+	text := rig.CertificatesPEM
 	for name, test := range map[string]struct {
 		cert string
 		ca   string
 		want []*rig.Identity
 	}{
-		"alone":            {rig.CertificatesPEM(leaf), "", []*rig.Identity{leaf}},
-		"completed":        {rig.CertificatesPEM(leaf), rig.CertificatesPEM(root, upper, other, lower), []*rig.Identity{leaf, lower, upper}},
-		"gap":              {rig.CertificatesPEM(leaf), rig.CertificatesPEM(upper, root), []*rig.Identity{leaf}},
-		"complete already": {rig.CertificatesPEM(leaf, lower), rig.CertificatesPEM(lower, upper), []*rig.Identity{leaf, lower}},
+		"alone":            {text(leaf), "", []*rig.Identity{leaf}},
+		"completed":        {text(leaf), text(root, upper, other, lower), []*rig.Identity{leaf, lower, upper}},
+		"gap":              {text(leaf), text(upper, root), []*rig.Identity{leaf}},
+		"complete already": {text(leaf, lower), text(lower, upper), []*rig.Identity{leaf, lower}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ca := ""
@@ -138,7 +139,9 @@ func TestRenewal(t *testing.T) {
 				t.Errorf("with broken files %s is served, and %d errors are told, want %d", got, len(told), i+1)
 			}
 		}
-		if got, want := (<-told).Error(), "sslkey "+keyFile+" with sslcert "+certFile+": private key does not match public key; the certificate from before is still served"; got != want {
+		want := "sslkey " + keyFile + " with sslcert " + certFile +
+			": private key does not match public key; the certificate from before is still served"
+		if got := (<-told).Error(); got != want {
 			t.Errorf("told %q, want %q", got, want)
 		}
 

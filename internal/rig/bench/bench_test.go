@@ -16,7 +16,7 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// The loads of TestHits: what wrk is told, each for a while and by turns.
+// loads are the loads of TestHits. Connection is the argument of load.lua.
 var loads = []struct {
 	name, connection string
 	tls              bool
@@ -27,8 +27,8 @@ var loads = []struct {
 	{"a connection for each hit, TLS", "close", true},
 }
 
-// TestHits loads each server by turns, several rounds over, with 64 connections
-// and 1,000 keys.
+// TestHits measures a hit on each server in turn, with 64 connections and 1,000
+// keys.
 func TestHits(t *testing.T) {
 	fmt.Printf("Express %s on the same Node; %s; %s\n",
 		line("node", "-p", "require('"+express+"/express/package.json').version"), line("nginx", "-v"), line("wrk", "-v"))
@@ -39,7 +39,8 @@ func TestHits(t *testing.T) {
 		if load.tls {
 			folder = certificate
 		}
-		table := newTable(load.name, "CPU for a hit, µs", "in the kernel, µs", "hits a second", "p50, ms", "p99, ms", "peak memory, MB")
+		table := newTable(load.name, "CPU for a hit, µs", "in the kernel, µs", "hits a second",
+			"p50, ms", "p99, ms", "peak memory, MB")
 		servers := make(map[string]*server)
 		for _, name := range names {
 			servers[name], _ = start(t, name, folder, 1000)
@@ -47,10 +48,10 @@ func TestHits(t *testing.T) {
 		for range rounds(t) {
 			for _, name := range names {
 				s := servers[name]
-				cpu, kernel := s.cpu(t)
+				cpu, kernel := s.CPU(t)
 				hits, seconds, p50, p99 := s.load(t, load.connection)
-				cpuAfter, kernelAfter := s.cpu(t)
-				_, peak := s.memory(t)
+				cpuAfter, kernelAfter := s.CPU(t)
+				peak := float64(s.Memory(t).Peak)
 				table.add(name, (cpuAfter-cpu).Seconds()*1e6/hits, (kernelAfter-kernel).Seconds()*1e6/hits,
 					hits/seconds, p50/1e3, p99/1e3, peak/1e6)
 			}
@@ -62,21 +63,22 @@ func TestHits(t *testing.T) {
 	}
 }
 
-// rounds is how often each measurement is made. The medians count.
+// rounds returns how often each figure is measured. The table shows the medians.
 func rounds(t *testing.T) int {
 	t.Helper()
 	n, err := strconv.Atoi(cmp.Or(os.Getenv("ROUNDS"), "3"))
 	if err != nil || n < 1 {
-		t.Fatalf("ROUNDS is not a number above 0: %q", os.Getenv("ROUNDS"))
+		t.Fatalf("ROUNDS is %q, want a number above 0", os.Getenv("ROUNDS"))
 	}
 	return n
 }
 
-// load has wrk load the server, and returns what it has counted; the percentiles
-// are in microseconds.
+// load loads the server with wrk for 3 seconds. It returns the number of hits, the
+// seconds that they took, and percentiles of the time for a hit in microseconds.
 func (s *server) load(t *testing.T, connection string) (hits, seconds, p50, p99 float64) {
 	t.Helper()
-	output, err := exec.Command("wrk", "-t1", "-c64", "-d3s", "-s", "load.lua", s.url, "--", s.prefix, connection).CombinedOutput()
+	wrk := exec.Command("wrk", "-t1", "-c64", "-d3s", "-s", "load.lua", s.url, "--", s.prefix, connection)
+	output, err := wrk.CombinedOutput()
 	if err != nil {
 		t.Fatalf("wrk: %v: %s", err, output)
 	}
@@ -88,15 +90,15 @@ func (s *server) load(t *testing.T, connection string) (hits, seconds, p50, p99 
 	return hits, seconds / 1e6, p50, p99
 }
 
-// TestIdle opens many connections to each server and makes one hit over each,
-// and looks at what they cost while they are kept.
+// TestIdle measures the memory that a server takes for an idle connection over which
+// a hit was made.
 func TestIdle(t *testing.T) {
 	const connections = 10000
 	table := newTable(fmt.Sprintf("%d idle connections", connections), "memory for each, kB")
 	for range rounds(t) {
 		for _, name := range names {
 			s, _ := start(t, name, "", connections+100)
-			before, _ := s.memory(t)
+			before := s.Memory(t).Now
 			began := time.Now()
 			open := make([]net.Conn, connections)
 			var wg sync.WaitGroup
@@ -116,11 +118,11 @@ func TestIdle(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			after, _ := s.memory(t)
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("%s: the connections took %v to open; Node closes those that idle for 5 s", name, took)
+			after := s.Memory(t).Now
+			if took := time.Since(began); took > nodeKeepAlive {
+				t.Errorf("%s: the connections took %v to open; Node closes idle ones after %v", name, took, nodeKeepAlive)
 			}
-			table.add(name, (after-before)/connections/1e3)
+			table.add(name, float64(after-before)/connections/1e3)
 			for _, conn := range open {
 				if conn != nil {
 					conn.Close()
@@ -135,34 +137,33 @@ func TestIdle(t *testing.T) {
 	table.print()
 }
 
-// TestStart starts each server some times, waits for its first answer, and
-// looks at what it takes when it rests.
+// TestStart measures the time from the start of a server to its first answer, and
+// the memory that it takes half a second later.
 func TestStart(t *testing.T) {
 	table := newTable("start and rest", "first answer, ms", "memory at rest, MB")
 	for range rounds(t) {
 		for _, name := range names {
 			s, took := start(t, name, "", 1000)
 			<-time.After(500 * time.Millisecond)
-			now, _ := s.memory(t)
-			table.add(name, took.Seconds()*1e3, now/1e6)
+			table.add(name, took.Seconds()*1e3, float64(s.Memory(t).Now)/1e6)
 			s.end(t)
 		}
 	}
 	table.print()
 }
 
-// A table has a row for each server and collects the figures of each round.
+// table collects the figures of all rounds. It has a row for each server.
 type table struct {
 	title   string
 	columns []string
-	rows    map[string][][]float64 // by column, by round
+	rows    map[string][][]float64 // the figures of a row by column and round
 }
 
 func newTable(title string, columns ...string) *table {
 	return &table{title, columns, make(map[string][][]float64)}
 }
 
-// add adds the figures of one round, one for each column.
+// add adds the figures of one round to a row, one for each column.
 func (t *table) add(row string, figures ...float64) {
 	if t.rows[row] == nil {
 		t.rows[row] = make([][]float64, len(t.columns))
@@ -172,13 +173,13 @@ func (t *table) add(row string, figures ...float64) {
 	}
 }
 
-// median returns the figure in the middle of a row's rounds.
+// median returns the median of a figure's rounds.
 func (t *table) median(row string, column int) float64 {
 	figures := slices.Sorted(slices.Values(t.rows[row][column]))
 	return figures[len(figures)/2]
 }
 
-// print prints the medians and, in parentheses, their ratios to the first row's.
+// print prints the medians and, in parentheses, their ratios to the first row.
 func (t *table) print() {
 	fmt.Printf("\n| %s | %s |\n|%s\n", t.title, strings.Join(t.columns, " | "), strings.Repeat(" --- |", len(t.columns)+1))
 	for _, name := range names {
@@ -194,7 +195,7 @@ func (t *table) print() {
 	}
 }
 
-// short writes a figure with three digits that say something.
+// short formats a figure with three significant digits.
 func short(x float64) string {
 	switch {
 	case x >= 100:

@@ -1,5 +1,5 @@
-// The pixel as tutorials for Express have it: a route for each id, a counter in
-// memory, and an answer from a buffer.
+// A pixel as Express tutorials write it: a route for each id, a counter in memory,
+// and an answer from a buffer.
 const fs = require("fs");
 const express = require("express");
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,8 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// TestFlush has the daemon and the original hold many keys, forces a flush, and
-// makes hits while it lasts.
+// TestFlush measures a flush of many keys, and how long hits wait during it, for the
+// daemon and the original.
 func TestFlush(t *testing.T) {
 	for _, keys := range []int{200_000, 1_000_000} {
 		table := newTable(fmt.Sprintf("flush of %d keys", keys),
@@ -45,7 +46,9 @@ func measureFlush(t *testing.T, name string, keys int) []float64 {
 	}))
 	defer application.Close()
 	port := rig.FreePort(t)
-	config := rig.WriteConfig(t, map[string]any{"host": "127.0.0.1", "port": port, "interval": 86400, "endpoint": application.URL})
+	config := rig.WriteConfig(t, map[string]any{
+		"host": "127.0.0.1", "port": port, "interval": 86400, "endpoint": application.URL,
+	})
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -60,11 +63,11 @@ func measureFlush(t *testing.T, name string, keys int) []float64 {
 	defer s.end(t)
 	s.WaitListening(t, "127.0.0.1:"+port)
 	s.record(t, keys)
-	<-time.After(time.Second) // what recording leaves to be done
+	<-time.After(time.Second) // the garbage collector finishes
 
-	memory, _ := s.memory(t)
+	before := s.Memory(t).Now
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", cmd.Process.Pid), []byte("5"), 0); err != nil {
-		t.Fatalf("the peak is not reset: %v", err)
+		t.Fatalf("the peak of the memory is not reset: %v", err)
 	}
 	flushed := make(chan struct{})
 	waits := make(chan time.Duration)
@@ -73,7 +76,7 @@ func measureFlush(t *testing.T, name string, keys int) []float64 {
 		go func() { waits <- s.longestWait(t, flushed) }()
 	}
 	<-time.After(100 * time.Millisecond) // the clients have begun
-	before, _ := s.cpu(t)
+	cpu, _ := s.CPU(t)
 	began := time.Now()
 	s.Signal(t, syscall.SIGUSR2)
 	if err := <-received; err != nil {
@@ -81,17 +84,19 @@ func measureFlush(t *testing.T, name string, keys int) []float64 {
 	}
 	waitEnd(t, log, "--- flushed ---\n")
 	wall := time.Since(began)
-	after, _ := s.cpu(t)
+	cpuAfter, _ := s.CPU(t)
 	close(flushed)
 	var longest time.Duration
 	for range clients {
 		longest = max(longest, <-waits)
 	}
-	_, peak := s.memory(t)
-	return []float64{longest.Seconds() * 1e3, (after - before).Seconds(), wall.Seconds(), memory / 1e6, peak / 1e6}
+	return []float64{
+		longest.Seconds() * 1e3, (cpuAfter - cpu).Seconds(), wall.Seconds(),
+		float64(before) / 1e6, float64(s.Memory(t).Peak) / 1e6,
+	}
 }
 
-// record makes one hit for each of many keys that are the URLs of articles.
+// record makes one hit for each key. The keys are the URLs of articles.
 func (s *server) record(t *testing.T, keys int) {
 	t.Helper()
 	const clients, batch = 4, 100
@@ -109,7 +114,8 @@ func (s *server) record(t *testing.T, keys int) {
 			for first := client * batch; first < keys; first += clients * batch {
 				var requests strings.Builder
 				for i := first; i < first+batch; i++ {
-					fmt.Fprintf(&requests, "GET %shttps%%3A%%2F%%2Fwww.example.com%%2F2026%%2F11%%2F22%%2Fan-article-of-some-length-%d.html HTTP/1.1\r\nHost: x\r\n\r\n", s.prefix, i)
+					key := fmt.Sprintf("https://www.example.com/2026/11/22/an-article-of-some-length-%d.html", i)
+					fmt.Fprintf(&requests, "GET %s%s HTTP/1.1\r\nHost: x\r\n\r\n", s.prefix, url.QueryEscape(key))
 				}
 				io.WriteString(conn, requests.String())
 				for answers := 0; answers < batch; {
@@ -118,7 +124,7 @@ func (s *server) record(t *testing.T, keys int) {
 						t.Errorf("after %d keys: %v", first, err)
 						return
 					}
-					answers += bytes.Count(buffer[:n], []byte(";")) // the last byte of the GIF, and nowhere else
+					answers += bytes.Count(buffer[:n], []byte(";")) // only the last byte of the GIF is a ;
 				}
 			}
 		})
@@ -129,8 +135,9 @@ func (s *server) record(t *testing.T, keys int) {
 	}
 }
 
-// longestWait makes a hit each millisecond until the flush has ended, and
-// returns how long the slowest took. A connection that is cut is made again.
+// longestWait makes a hit each millisecond until flushed is closed, and returns how
+// long the slowest hit took. If the server closes the connection, longestWait opens
+// another one.
 func (s *server) longestWait(t *testing.T, flushed <-chan struct{}) (longest time.Duration) {
 	var conn net.Conn
 	for {
@@ -155,7 +162,7 @@ func (s *server) longestWait(t *testing.T, flushed <-chan struct{}) (longest tim
 	}
 }
 
-// waitEnd waits until a file ends in text.
+// waitEnd waits until a file ends with text.
 func waitEnd(t *testing.T, file *os.File, text string) {
 	t.Helper()
 	end := make([]byte, len(text))
@@ -167,7 +174,7 @@ func waitEnd(t *testing.T, file *os.File, text string) {
 			return
 		}
 		if time.Now().After(limit) {
-			t.Fatalf("the log does not end in %q but in %q", text, end)
+			t.Fatalf("the log ends with %q, want %q", end, text)
 		}
 	}
 }

@@ -1,6 +1,6 @@
--- The load that wrk makes: a thousand keys by turns. Its arguments are what a
--- target begins with, and "close" for a connection for each hit. What it counts
--- is printed for the bench to read, times in microseconds.
+-- The load that wrk makes: 1,000 keys in turn. The arguments are the part of the
+-- target before the key, and "close" for a new connection for each hit. The line
+-- RESULT has the figures for the bench, with times in microseconds.
 local requests, at = {}, 0
 
 function init(args)

@@ -1,7 +1,6 @@
 // Package bench measures the daemon beside the original, an Express handler and
-// nginx, all in one run. Its tests run only when they are asked for, by make
-// bench and make bench-flush: they need these, wrk, and a machine that is left
-// alone.
+// nginx in one run. make bench and make bench-flush run it. The figures are only
+// meaningful on a machine that does nothing else.
 package bench
 
 import (
@@ -17,23 +16,23 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// The folders in which npm has installed the original and Express. The make
-// targets set them.
+// The folders in which npm installed the original and Express. The make targets set
+// ORIGINAL and EXPRESS.
 var (
 	original = filepath.Join(os.Getenv("ORIGINAL"), "node_modules", "pixel-ping")
 	express  = filepath.Join(os.Getenv("EXPRESS"), "node_modules")
 )
 
-// TestMain says what is measured, and on what.
+// TestMain prints what is measured, and on which machine.
 func TestMain(m *testing.M) {
 	rig.NeedTarget("make bench and make bench-flush")
 	if runtime.GOOS != "linux" {
-		fmt.Println("FAIL: the accounting of processes is read from Linux's /proc.")
+		fmt.Println("FAIL: CPU and memory are read from /proc, which needs Linux.")
 		os.Exit(1)
 	}
 	for _, needed := range []string{rig.Binary, original, express} {
 		if _, err := os.Stat(needed); err != nil {
-			fmt.Println("FAIL: run make bench, which says where the parts are:", err)
+			fmt.Println("FAIL: run make bench, which installs what is missing:", err)
 			os.Exit(1)
 		}
 	}
@@ -44,12 +43,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// line runs a command and returns the first line of what it says, wherever.
+// line runs a command and returns the first line of its output.
 func line(name string, args ...string) string {
 	output, _ := exec.Command(name, args...).CombinedOutput()
 	first, _, _ := strings.Cut(string(output), "\n")
 	if first == "" {
-		fmt.Printf("FAIL: %s says nothing; is it there?\n", name)
+		fmt.Printf("FAIL: %s has no output; is it installed?\n", name)
 		os.Exit(1)
 	}
 	return first

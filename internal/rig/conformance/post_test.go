@@ -65,7 +65,8 @@ func everyCharacter() (keys []string) {
 	for c := range rune(128) {
 		keys = append(keys, string(c), "a"+string(c), string(c)+"b", "a"+string(c)+"b"+string(c)+string(c))
 	}
-	return append(keys, "é", "ß漢字", "😀", "\u0080", "\u009f", "\u00a0", "\u2028", "\u2029", "\ufeff", "\ufffd", "\uffff", "\U0010ffff",
+	return append(keys, "é", "ß漢字", "😀", "\u0080", "\u009f", "\u00a0", "\u2028", "\u2029",
+		"\ufeff", "\ufffd", "\uffff", "\U0010ffff",
 		`","a":1`, `":1,`, `\u0041`, `</script>`, "a,b", "{}", "[]", "null", "true", "1.5", "10", "9", "01")
 }
 
@@ -78,8 +79,8 @@ func TestBodies(t *testing.T) {
 	}
 	for name, value := range map[string]any{
 		"no secret": nil, "empty secret": "", "plain secret": "swordfish", "printable secret": secret.String(),
-		"other secret": "é漢😀 \u2028\ufeff\t\n", "number": 12345, "fraction": 0.5, "large number": 1e21, "too precise": 12345678901234567890.0,
-		"zero": 0, "negative": -1.25e-9, "null": nil, "false": false,
+		"other secret": "é漢😀 \u2028\ufeff\t\n", "number": 12345, "fraction": 0.5,
+		"large number": 1e21, "too precise": 12345678901234567890.0, "zero": 0, "negative": -1.25e-9, "null": nil, "false": false,
 	} {
 		theirs, ours := pair(t, map[string]any{"secret": value})
 		compareBodies(t, name+", no hits", theirs.flush(t), ours.flush(t))

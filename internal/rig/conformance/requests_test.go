@@ -48,7 +48,8 @@ func explain(target string, theirs, ours outcome) string {
 		return "targets that net/http refuses"
 	case strings.HasPrefix(target, "//") && theirs.status == "200" && ours.status == "404" && ours.counts == none:
 		return "user and host in the path"
-	case absolute && !strings.HasPrefix(strings.ToLower(target), "http") && theirs.status == "200" && ours.status == "404" && ours.counts == none:
+	case absolute && !strings.HasPrefix(strings.ToLower(target), "http") &&
+		theirs.status == "200" && ours.status == "404" && ours.counts == none:
 		return "other schemes"
 	case len(target) > 16300 && len(target) < 20480 && theirs.status == "431" && ours.status == "200":
 		return "header size"

@@ -48,7 +48,8 @@ func TestCommandLine(t *testing.T) {
 			differ(t, test.difference)
 		}
 		if test.difference == "configuration that can not be read" {
-			if strings.Count(a.stderr, "\n    at ") == 0 || strings.Count(b.stderr, "\n") != 1 || !strings.Contains(b.stderr, test.args[0]) {
+			if strings.Count(a.stderr, "\n    at ") == 0 ||
+				strings.Count(b.stderr, "\n") != 1 || !strings.Contains(b.stderr, test.args[0]) {
 				t.Errorf("%q\n\toriginal: %s\n\tours:     %s", test.args, a.stderr, b.stderr)
 			}
 			a.stderr = b.stderr
@@ -63,12 +64,12 @@ func TestCommandLine(t *testing.T) {
 // Both programs log the same at the start and at flushes. Only ours escapes control
 // characters in keys.
 func TestLog(t *testing.T) {
-	const printable = "/pixel.gif?key=%20 !\"%23$%25%26'()*%2B,-./:;<=>?@[\\]^_`{|}~%C3%A9%F0%9F%98%80"
+	const printable = "key=%20!\"%23$%25%26'()*%2B,-./:;<=>?@[\\]^_`{|}~%C3%A9%F0%9F%98%80"
 	theirs, ours := pair(t, nil)
 	var lines [2]string
 	for i, s := range []*side{theirs, ours} {
-		for _, target := range []string{"/pixel.gif?key=a", "/pixel.gif?key=a", "/pixel.gif?key=b+c", strings.ReplaceAll(printable, " ", "")} {
-			s.get(t, target)
+		for _, query := range []string{"key=a", "key=a", "key=b+c", printable} {
+			s.get(t, "/pixel.gif?"+query)
 		}
 		s.flush(t)
 		s.Stdout.WaitLine(t, 0, "--- flushed ---")
@@ -188,7 +189,9 @@ func TestStop(t *testing.T) {
 // "node bin/pixel-ping", our program is started.
 func TestOriginalsTest(t *testing.T) {
 	folder := t.TempDir()
-	if err := os.CopyFS(filepath.Join(folder, "test"), os.DirFS(filepath.Join(original, "node_modules", "pixel-ping", "test"))); err != nil {
+	modules := filepath.Join(original, "node_modules")
+	test := os.DirFS(filepath.Join(modules, "pixel-ping", "test"))
+	if err := os.CopyFS(filepath.Join(folder, "test"), test); err != nil {
 		t.Fatal(err)
 	}
 	node, err := exec.LookPath("node")
@@ -199,11 +202,12 @@ func TestOriginalsTest(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(folder, "node"), []byte(wrapper), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	coffee := exec.Command(node, filepath.Join(original, "node_modules", "coffeescript", "bin", "coffee"), "test/test-ping.coffee")
+	coffee := exec.Command(node, filepath.Join(modules, "coffeescript", "bin", "coffee"), "test/test-ping.coffee")
 	coffee.Dir = folder
 	coffee.Env = append(os.Environ(), "PATH="+folder+string(os.PathListSeparator)+os.Getenv("PATH"))
 	output := rig.NewOutput()
-	if status := rig.Start(t, coffee, output, output).Wait(t); status != 0 || strings.Count(output.String(), "Assertion Succeeded") != 2 {
+	status := rig.Start(t, coffee, output, output).Wait(t)
+	if status != 0 || strings.Count(output.String(), "Assertion Succeeded") != 2 {
 		t.Errorf("exit status %d:\n%s", status, output)
 	}
 	t.Logf("the output is:\n%s", output)

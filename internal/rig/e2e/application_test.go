@@ -184,7 +184,8 @@ func TestApplicationSavesAnyKey(t *testing.T) {
 	d.Stop(t)
 	type row struct{ key, count string }
 	saved := make(map[string]row)
-	for _, columns := range a.query(t, "-c", "SELECT encode(id, 'hex'), encode(convert_to(key, 'UTF8'), 'hex'), count FROM hits") {
+	const all = "SELECT encode(id, 'hex'), encode(convert_to(key, 'UTF8'), 'hex'), count FROM hits"
+	for _, columns := range a.query(t, "-c", all) {
 		saved[columns[0]] = row{columns[1], columns[2]}
 	}
 	for _, key := range keys {
@@ -280,7 +281,8 @@ func TestUpserts(t *testing.T) {
 			t.Error("the daemon waits a minute for an answer")
 		}
 	}
-	if got := a.query(t, "-c", "SELECT count(*), min(count), max(count) FROM hits"); fmt.Sprint(got) != fmt.Sprintf("[[%d 3 3]]", keys) {
-		t.Errorf("keys, least and most: %v", got)
+	got := a.query(t, "-c", "SELECT count(*), min(count), max(count) FROM hits")
+	if fmt.Sprint(got) != fmt.Sprintf("[[%d 3 3]]", keys) {
+		t.Errorf("keys, smallest and largest count: %v", got)
 	}
 }

@@ -179,7 +179,8 @@ func (b *browser) newTab(t *testing.T) *tab {
 	t.Helper()
 	var made struct{ BrowserContextID, TargetID, SessionID string }
 	b.call(t, "", "Target.createBrowserContext", nil, &made)
-	b.call(t, "", "Target.createTarget", map[string]any{"url": "about:blank", "browserContextId": made.BrowserContextID}, &made)
+	blank := map[string]any{"url": "about:blank", "browserContextId": made.BrowserContextID}
+	b.call(t, "", "Target.createTarget", blank, &made)
 	b.call(t, "", "Target.attachToTarget", map[string]any{"targetId": made.TargetID, "flatten": true}, &made)
 	at := &tab{browser: b, target: made.TargetID, session: made.SessionID, loads: make(chan string, 100)}
 	b.mu.Lock()

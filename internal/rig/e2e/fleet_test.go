@@ -22,7 +22,9 @@ func TestFleet(t *testing.T) {
 	var settings []map[string]any
 	var pairs []string
 	for i := range 3 {
-		settings = append(settings, map[string]any{"port": rig.FreePort(t), "interval": 1, "endpoint": a.url + "/save_hits", "secret": secret})
+		settings = append(settings, map[string]any{
+			"port": rig.FreePort(t), "interval": 1, "endpoint": a.url + "/save_hits", "secret": secret,
+		})
 		daemons = append(daemons, rig.StartDaemon(t, settings[i]))
 		pairs = append(pairs, fmt.Sprintf("10.0.0.%d:9187", i+1), daemons[i].Address)
 	}

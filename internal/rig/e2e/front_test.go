@@ -145,7 +145,8 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 	began := time.Now().Truncate(time.Second)
 
 	keys := []string{
-		"article-42", "ü", "日本", "🙂", `"`, `\`, `"}`, "\x00", "\n", "\x1b", "\x7f", "a b", "a+b", "a&b", "a=b", "a#b", "a?b", "%41", "a,b",
+		"article-42", "ü", "日本", "🙂", `"`, `\`, `"}`, "\x00", "\n", "\x1b", "\x7f",
+		"a b", "a+b", "a&b", "a=b", "a#b", "a?b", "%41", "a,b",
 		"__proto__", `{"event":"click","at":[1,2.5]}`, "0", "-", strings.Repeat("x", 12000),
 	}
 	const clients, rounds = 8, 10
@@ -163,7 +164,8 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 			for range rounds {
 				for i, key := range keys {
 					// The agent names the key, and has bytes that an attacker may send.
-					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: %d \"\\\xff\x01 %d\r\n\r\n", rig.Target(key), i, client)
+					agent := fmt.Sprintf("%d \"\\\xff\x01 %d", i, client)
+					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: %s\r\n\r\n", rig.Target(key), agent)
 					if answer, err := rig.ReadAnswer(r); err != nil || answer.StatusCode != 200 {
 						t.Errorf("%.50q: %v, %v", key, answer, err)
 						return
@@ -192,7 +194,9 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 			t.Errorf("%s %s: status %d", c.method, c.target, status)
 		}
 	}
-	overHTTP2 := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: n.roots}, ForceAttemptHTTP2: true}}
+	overHTTP2 := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: n.roots}, ForceAttemptHTTP2: true,
+	}}
 	request, err := http.NewRequest("GET", "https://"+n.address+rig.Target("HTTP/2"+strings.Repeat("x", 12000)), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -265,7 +269,10 @@ func TestFrontPassesThePixelOn(t *testing.T) {
 	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { received <- r }))
 	defer behind.Close()
 	n := startNginx(t, "../../../testdata/recipes/nginx/front.conf", "127.0.0.1:9187", behind.Listener.Addr().String())
-	for _, path := range []string{"/", "/pixel.gif/", "/pixel.giff", "/PIXEL.GIF", "/a/pixel.gif", "/?/pixel.gif", "/index.html", "/pixel%2egif%00", "//x/pixel.gif"} {
+	for _, path := range []string{
+		"/", "/pixel.gif/", "/pixel.giff", "/PIXEL.GIF", "/a/pixel.gif", "/?/pixel.gif", "/index.html",
+		"/pixel%2egif%00", "//x/pixel.gif",
+	} {
 		if status := n.ask(t, "GET", path, ""); status != 404 && status != 400 {
 			t.Errorf("%s: status %d", path, status)
 		}
@@ -275,9 +282,13 @@ func TestFrontPassesThePixelOn(t *testing.T) {
 		t.Fatalf("%s is passed on", r.RequestURI)
 	default:
 	}
-	for _, query := range []string{"", "?", "?key=a", "?key=%61+%2B%2f%2F%00%zz", "?key=a%20b&key=c&KEY=d", "?x&&key==?/../'\"<>[]{}|\\^`", "?key=http://x/%2e%2e//", "?key=\xc3\xbc"} {
+	const personal = "Cookie: personal\r\nUser-Agent: personal\r\nReferer: personal\r\nX-Any: personal\r\n"
+	for _, query := range []string{
+		"", "?", "?key=a", "?key=%61+%2B%2f%2F%00%zz", "?key=a%20b&key=c&KEY=d",
+		"?x&&key==?/../'\"<>[]{}|\\^`", "?key=http://x/%2e%2e//", "?key=\xc3\xbc",
+	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS"} {
-			if status := n.ask(t, method, "/pixel.gif"+query, "Cookie: personal\r\nUser-Agent: personal\r\nReferer: personal\r\nX-Any: personal\r\n"); status != 200 {
+			if status := n.ask(t, method, "/pixel.gif"+query, personal); status != 200 {
 				t.Errorf("%s %s: status %d", method, query, status)
 				continue
 			}

@@ -39,7 +39,8 @@ func startPostgres(t *testing.T, options ...string) *postgres {
 			t.Fatal(err)
 		}
 	}
-	initdb := p.command("initdb", "-D", filepath.Join(folder, "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	initdb := p.command("initdb", "-D", filepath.Join(folder, "data"), "-U", "postgres", "-A", "trust",
+		"-E", "UTF8", "--locale=C", "--no-sync")
 	if text, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, text)
 	}
@@ -82,7 +83,10 @@ func (p *postgres) env() []string {
 // start starts the server and waits until it accepts connections.
 func (p *postgres) start(t *testing.T) {
 	t.Helper()
-	args := []string{"-D", filepath.Join(p.folder, "data"), "-p", p.port, "-k", p.folder, "-h", "127.0.0.1", "-c", "log_line_prefix="}
+	args := []string{
+		"-D", filepath.Join(p.folder, "data"), "-p", p.port, "-k", p.folder, "-h", "127.0.0.1",
+		"-c", "log_line_prefix=",
+	}
 	for _, option := range p.options {
 		args = append(args, "-c", option)
 	}

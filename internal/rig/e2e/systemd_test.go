@@ -16,7 +16,10 @@ func TestSystemd(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	unit := filepath.Join(folder, "pixel-ping.service")
-	for name, to := range map[string]string{"pixel-ping.service": unit, "certificate.conf": filepath.Join(unit+".d", "certificate.conf")} {
+	for name, to := range map[string]string{
+		"pixel-ping.service": unit,
+		"certificate.conf":   filepath.Join(unit+".d", "certificate.conf"),
+	} {
 		file, err := os.ReadFile("../../../testdata/recipes/systemd/" + name)
 		if err != nil {
 			t.Fatal(err)
@@ -42,7 +45,8 @@ func TestSystemd(t *testing.T) {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, verified)
 	}
 	// The exposure is a number from 0 to 10. The threshold is ten times that number.
-	report, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", unit).CombinedOutput()
+	security := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", unit)
+	report, err := security.CombinedOutput()
 	if err != nil {
 		t.Errorf("systemd-analyze security: %v\n%s", err, report)
 	}

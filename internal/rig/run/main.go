@@ -1,8 +1,8 @@
 //go:build unix
 
-// Run shows the whole loop in one terminal: it starts the example application
-// and the daemon, and ends both when one of them ends, or with Ctrl-C. The
-// daemon ends first, so that the application gets the last counts.
+// Run starts the example application and the daemon in one terminal. It ends both
+// when one of them ends or when Ctrl-C is pressed. The daemon ends first, so that
+// the application receives the last counts. make run runs it.
 //
 //	run path/to/application path/to/pixel-ping path/to/config.json
 package main
@@ -36,7 +36,7 @@ func main() {
 	}
 	daemon.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-stop: // once more: at once
+	case <-stop: // a second Ctrl-C ends the daemon at once
 		daemon.Process.Signal(syscall.SIGTERM)
 	case <-daemonEnded:
 	}
@@ -48,8 +48,8 @@ func main() {
 	}
 }
 
-// start starts a program in a process group of its own, out of the reach of the
-// terminal's Ctrl-C. The channel is closed when it has ended.
+// start starts a program in a process group of its own, so that Ctrl-C does not end
+// it. The channel is closed when the program has ended.
 func start(name string, args ...string) (*exec.Cmd, <-chan struct{}) {
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
