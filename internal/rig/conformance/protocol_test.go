@@ -90,7 +90,8 @@ func TestProtocol(t *testing.T) {
 		{"unknown transfer coding", "malformed requests", "POST /pixel.gif?key=a" + host + "Transfer-Encoding: gzip\r\n" + close},
 		{"CONNECT", "CONNECT", "CONNECT x:80" + host + close},
 		{"headers too long", "", "GET /pixel.gif?key=a" + host + "X: " + strings.Repeat("x", 22000) + "\r\n" + close},
-		{"many headers", "", "GET /pixel.gif?key=a" + host + strings.Repeat("X: y\r\n", 500) + close},
+		// Since Go 1.27, net/http accepts 500 headers, of which host and close are two.
+		{"many headers", "", "GET /pixel.gif?key=a" + host + strings.Repeat("X: y\r\n", 498) + close},
 	} {
 		compared.requests.Add(1)
 		a, b := theirs.send(t, test.request), ours.send(t, test.request)
