@@ -61,7 +61,7 @@ func TestMain(m *testing.M) {
 	}
 	rig.PrintSummary("conformance", status, fmt.Sprintf(
 		"%s targets, %s requests, %s flushes and %s starts compared with %s: "+
-			"the same but for %d of the %d listed differences",
+			"the same except for %d of the %d listed differences",
 		rig.Number(compared.targets.Load()), rig.Number(compared.requests.Load()), rig.Number(compared.flushes.Load()),
 		rig.Number(compared.starts.Load()), bytes.TrimSpace(theirs), seen, len(Differences)))
 	os.Exit(status)
