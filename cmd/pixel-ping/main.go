@@ -42,16 +42,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
-	"runtime/debug"
 	"strings"
 
-	"pixel-ping/internal/cert"
 	"pixel-ping/internal/config"
-	"pixel-ping/internal/endpoint"
-	"pixel-ping/internal/flush"
-	"pixel-ping/internal/hits"
-	"pixel-ping/internal/pixel"
 )
 
 const version = "1.0.0"
@@ -85,110 +78,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	return 0
 }
-
-// daemon builds the way of a hit, announces it, and lives until it is stopped.
-// The original announces before it has listened, and lives on without a server
-// if the port is taken or the certificate does not load.
-func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
-	conf, err := load(path, stderr)
-	if err != nil {
-		return err
-	}
-	var certificate *cert.Certificate
-	if conf.SSLKey != "" {
-		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
-			return err
-		}
-	}
-	boundMemory(conf.MaxMemory)
-	store := hits.NewStore(conf.MaxMemory)
-	server := newServer(pixel.Handler{Hits: store}, certificate, stderr)
-	flusher := &flush.Flusher{
-		Store:    store,
-		Discard:  conf.Discard,
-		Interval: conf.Interval,
-		Stdout:   stdout,
-		Stderr:   stderr,
-	}
-	if conf.Endpoint != nil {
-		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
-	}
-
-	// Signals first: whoever can connect may send one.
-	stop, forced := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	notify(stop, forced)
-	defer signal.Stop(stop)
-	defer signal.Stop(forced)
-	listeners, err := listen(conf.Host, conf.Port)
-	if err != nil {
-		return err
-	}
-	if conf.Endpoint != nil {
-		fmt.Fprintf(stdout, "Flushing hits to %s\n", conf.EndpointText)
-	} else {
-		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", path)
-	}
-	fmt.Fprintf(stdout, "Serving the pixel at %s\n", address(conf, listeners[0]))
-
-	failed, open := make(chan error, len(listeners)), new(connections)
-	for _, listener := range listeners {
-		go func() { failed <- serve(server, listener, open) }()
-	}
-	delivery, abandon := context.WithCancelCause(context.Background())
-	defer abandon(nil)
-	stopped, flushed := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(flushed)
-		flusher.Run(delivery, stopped, forced)
-	}()
-	if certificate != nil {
-		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %v\n", err) })
-	}
-
-	select {
-	case <-ctx.Done():
-	case <-stop:
-	case err = <-failed:
-	}
-
-	bound(delivery, abandon, stop)
-	stdout.hurryAfter(stopTimeout / 2)
-	stderr.hurryAfter(stopTimeout / 2)
-	shut(delivery, server, open)
-	close(stopped)
-	ended := within(delivery, flushed)
-	switch pending := store.Pending(); {
-	case conf.Endpoint == nil || conf.Discard: // Nothing was promised.
-	case !ended:
-		err = join(err, fmt.Sprintf("up to %d hits were not delivered, and there was no time to log them all", pending))
-	case pending > 0:
-		err = join(err, fmt.Sprintf("%d hits of %d keys were not delivered; the log has them", pending, len(store.Take())))
-	}
-	return err
-}
-
-// boundMemory has the garbage collector keep the process to about twice what the
-// store may hold: that much, again as much while a batch is out, and some for
-// the rest. Garbage may take half of what is in use, rather than as much as that.
-// Whoever sets GOMEMLIMIT or GOGC knows better.
-//
-// A hit leaves over 2 kB of garbage, all net/http's, and the heap is small when
-// there are few keys: by default the collector would run for every 4 MB. The
-// ballast, which is never touched and so takes no memory, has it run for every
-// 16 MB. That takes a tenth off the processor time for a hit (14.8 µs of make
-// bench, and 13.3 with this).
-func boundMemory(maxMemory int64) {
-	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
-		return
-	}
-	debug.SetMemoryLimit(2*maxMemory + 128<<20 + ballastSize)
-	debug.SetGCPercent(50)
-	ballast = make([]byte, ballastSize)
-}
-
-const ballastSize = 32 << 20
-
-var ballast []byte
 
 // load reads the configuration. It warns of settings that are not known, since
 // they may be misspelt.
