@@ -45,12 +45,14 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"pixel-ping/internal/cert"
 	"pixel-ping/internal/config"
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/pixel"
 )
 
@@ -77,7 +79,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "Usage: pixel-ping path/to/config.json")
 		return 0
 	}
-	out, errors := &logWriter{w: stdout}, &logWriter{w: stderr}
+	out, errors := logwriter.New(stdout), logwriter.New(stderr)
 	if err := daemon(ctx, path, out, errors); err != nil {
 		line := strings.ReplaceAll(err.Error(), "\n", `\n`) // as there may be in a file's name
 		fmt.Fprintf(errors, "pixel-ping: %s\n", line)
@@ -89,7 +91,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // daemon builds the way of a hit, announces it, and lives until it is stopped.
 // The original announces before it has listened, and lives on without a server
 // if the port is taken or the certificate does not load.
-func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
+func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
 	conf, err := load(path, stderr)
 	if err != nil {
 		return err
@@ -152,17 +154,20 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 	}
 
 	bound(delivery, abandon, stop)
-	stdout.hurryAfter(stopTimeout / 2)
-	stderr.hurryAfter(stopTimeout / 2)
+	logUntil := time.Now().Add(stopTimeout / 2)
+	stdout.SetDeadline(logUntil)
+	stderr.SetDeadline(logUntil)
 	shut(delivery, server, open)
 	close(stopped)
 	ended := within(delivery, flushed)
 	switch pending := store.Pending(); {
 	case conf.Endpoint == nil || conf.Discard: // Nothing was promised.
 	case !ended:
-		err = join(err, fmt.Sprintf("up to %d hits were not delivered, and there was no time to log them all", pending))
+		err = join(err, fmt.Sprintf("up to %s were not delivered, and there was no time to log them all",
+			logwriter.Plural(pending, "hit")))
 	case pending > 0:
-		err = join(err, fmt.Sprintf("%d hits of %d keys were not delivered; the log has them", pending, len(store.Take())))
+		err = join(err, fmt.Sprintf("%s of %s were not delivered; the log has them",
+			logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key")))
 	}
 	return err
 }
