@@ -18,6 +18,7 @@ import (
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/memory"
 	"pixel-ping/internal/pixel"
 	"pixel-ping/internal/server"
@@ -35,7 +36,7 @@ const (
 // and runs until it is stopped: by ctx, by a signal, or because it cannot listen
 // any more. The original prints its line before it listens, and runs on without
 // a server if the port is taken or the certificate does not load.
-func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
+func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
 	conf, err := load(path, stderr)
 	if err != nil {
 		return err
@@ -122,21 +123,22 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 		end()
 	}
 	defer time.AfterFunc(deliveryUntil, func() { abandon(errors.New("stopped before there was an answer")) }).Stop()
-	inTime := time.After(logUntil)
+	late := time.After(logUntil)
 	requests, cancel := context.WithTimeout(delivery, requestsUntil)
 	defer cancel()
-	stdout.hurryAfter(deliveryUntil / 2)
-	stderr.hurryAfter(deliveryUntil / 2)
+	half := time.Now().Add(deliveryUntil / 2)
+	stdout.SetDeadline(half)
+	stderr.SetDeadline(half)
 	visitors.Stop(requests)
 	close(stopped)
 	select {
 	case <-flushed:
-	case <-inTime:
-		err = errors.Join(err, fmt.Errorf("up to %d hits were not delivered, and there was no time to log them all", store.Pending()))
-		return err
+	case <-late:
+		return fmt.Errorf("up to %s were not delivered, and there was no time to log them all", logwriter.Plural(store.Pending(), "hit"))
 	}
 	if pending := store.Pending(); pending > 0 && conf.Endpoint != nil && !conf.Discard {
-		err = errors.Join(err, fmt.Errorf("%d hits of %d keys were not delivered; the log has them", pending, len(store.Take())))
+		return fmt.Errorf("%s of %s were not delivered; the log has them",
+			logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key"))
 	}
 	return err
 }

@@ -45,6 +45,7 @@ import (
 	"strings"
 
 	"pixel-ping/internal/config"
+	"pixel-ping/internal/logwriter"
 )
 
 const version = "1.0.0"
@@ -70,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "Usage: pixel-ping path/to/config.json")
 		return 0
 	}
-	out, errors := &logWriter{w: stdout}, &logWriter{w: stderr}
+	out, errors := logwriter.New(stdout), logwriter.New(stderr)
 	if err := daemon(ctx, path, out, errors); err != nil {
 		line := strings.ReplaceAll(err.Error(), "\n", `\n`) // as there may be in a file's name
 		fmt.Fprintf(errors, "pixel-ping: %s\n", line)

@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/rig"
 )
 
@@ -161,7 +162,7 @@ func TestSecondSignal(t *testing.T) {
 // Without a second signal it is over after the time that there is for a stop,
 // which leaves some of the 9 seconds for what may hang at the end.
 func TestBound(t *testing.T) {
-	if most := stopTimeout + logTime + patience/20; most > 9*time.Second {
+	if most := stopTimeout + logTime + logwriter.Grace; most > 9*time.Second {
 		t.Errorf("a stop may take %v, want at most 9s", most)
 	}
 	synctest.Test(t, func(t *testing.T) {

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// What the original posts, as make record has recorded it.
+// TestRecordedBodies compares with the bodies of the original that make record has
+// recorded.
 func TestRecordedBodies(t *testing.T) {
 	text, err := os.ReadFile("../../testdata/vectors/bodies.json")
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// What the original answers, as make record has recorded it: a status, a target
-// and the key that is counted, or "".
+// TestRecordedTargets compares with the answers of the original that make record
+// has recorded: a status, a target, and the key that is counted or "".
 func TestRecordedTargets(t *testing.T) {
 	text, err := os.ReadFile("../../testdata/vectors/targets.txt")
 	if err != nil {
@@ -23,7 +23,7 @@ func TestRecordedTargets(t *testing.T) {
 			t.Fatalf("%s: %v", line, err)
 		}
 		n++
-		// These two net/http refuses before the handler is asked.
+		// net/http refuses these requests before it calls the handler.
 		if status == 431 || strings.ContainsAny(target, " ") {
 			continue
 		}
