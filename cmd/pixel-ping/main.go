@@ -190,17 +190,16 @@ const ballastSize = 32 << 20
 
 var ballast []byte
 
-// load reads the configuration. It warns of settings that are not known, since
-// they may be misspelt.
+// load reads the configuration and prints its warnings. An error begins with path.
 func load(path string, stderr io.Writer) (config.Config, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
 	}
 	defer file.Close()
-	conf, unknown, err := config.Parse(file)
-	for _, name := range unknown {
-		fmt.Fprintf(stderr, "pixel-ping: %s: unknown setting %q is ignored\n", path, name)
+	conf, warnings, err := config.Parse(file)
+	for _, warning := range warnings {
+		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", path, warning)
 	}
 	if err != nil {
 		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))

@@ -33,18 +33,21 @@ type Config struct {
 	SSLKey, SSLCert, SSLCA string
 }
 
-// Parse reads and checks a configuration. With or without an error it returns
-// the names of the settings that it does not know, in the order of their
-// bytes. An error is one line that names the setting, what it should be and
-// what it is, but never a secret or a password.
-func Parse(r io.Reader) (config Config, unknown []string, err error) {
+// Parse reads and checks a configuration. With or without an error, it returns
+// warnings about settings that are there more than once and about unknown ones,
+// each a line without its end. An error is one line that names the setting, what
+// it should be and what it is. Neither holds a secret or a password.
+func Parse(r io.Reader) (config Config, warnings []string, err error) {
 	text, err := io.ReadAll(r)
 	if err != nil {
 		return Config{}, nil, err
 	}
-	values, err := object(text)
+	values, repeated, err := object(text)
 	if err != nil {
 		return Config{}, nil, err
+	}
+	for _, name := range repeated {
+		warnings = append(warnings, fmt.Sprintf("setting %q is there more than once; the last value counts", name))
 	}
 	s := settings{values: values}
 	config = Config{
@@ -64,7 +67,10 @@ func Parse(r io.Reader) (config Config, unknown []string, err error) {
 	if s.err == nil {
 		s.err = config.validate()
 	}
-	return config, slices.Sorted(maps.Keys(s.values)), s.err
+	for _, name := range slices.Sorted(maps.Keys(s.values)) {
+		warnings = append(warnings, fmt.Sprintf("unknown setting %q is ignored", name))
+	}
+	return config, warnings, s.err
 }
 
 // validate checks what no setting shows alone. Of a certificate's files, the

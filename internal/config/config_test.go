@@ -19,9 +19,9 @@ func TestExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	c, unknown, err := Parse(file)
-	if err != nil || len(unknown) > 0 {
-		t.Fatalf("unknown settings %q, error %v", unknown, err)
+	c, warnings, err := Parse(file)
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("warnings %q, error %v", warnings, err)
 	}
 	if c.Host != "localhost" || c.Port != 9187 || c.Interval != time.Minute || c.Discard || c.Secret == "" ||
 		c.EndpointText != "http://www.example.com/internal/save_hits" || c.EndpointTarget != "/internal/save_hits" || c.Endpoint.Host != "www.example.com" {
@@ -36,8 +36,8 @@ func TestRecipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if _, unknown, err := Parse(file); err != nil || len(unknown) > 0 {
-		t.Errorf("unknown settings %q, error %v", unknown, err)
+	if _, warnings, err := Parse(file); err != nil || len(warnings) > 0 {
+		t.Errorf("warnings %q, error %v", warnings, err)
 	}
 }
 
@@ -87,10 +87,10 @@ func TestAccepted(t *testing.T) {
 		`"sslkey": "k", "sslcert": "c"`:               func(c Config) bool { return c.SSLKey == "k" && c.SSLCert == "c" && c.SSLCA == "" },
 		`"sslkey": "k", "sslcert": "c", "sslca": "a"`: func(c Config) bool { return c.SSLCA == "a" },
 	} {
-		// The last of two settings of one name counts, as in JavaScript.
-		c, unknown, err := parse(`{"port": 1, "interval": 1, ` + text + `}`)
-		if err != nil || len(unknown) > 0 || !check(c) {
-			t.Errorf("%s: got %+v, unknown settings %q, error %v", text, c, unknown, err)
+		// A setting that is in text as well has the last value, as in JavaScript.
+		c, warnings, err := parse(`{"port": 1, "interval": 1, ` + text + `}`)
+		if err != nil || strings.Contains(strings.Join(warnings, "\n"), "unknown") || !check(c) {
+			t.Errorf("%s: got %+v, warnings %q, error %v", text, c, warnings, err)
 		}
 	}
 }
@@ -137,12 +137,32 @@ func TestRefused(t *testing.T) {
 		"null":               `want a JSON object (got null)`,
 		`"a"`:                `want a JSON object (got a string)`,
 		"12":                 `want a JSON object (got a number)`,
-		"{\n  \"é\": 1,\n}":  `line 3, column 1: invalid character '}' looking for beginning of object key string`,
 		`{"é": x}`:           `line 1, column 7: invalid character 'x' looking for beginning of value`,
-		"{\n\"port\": 1":     `line 2, column 10: unexpected end of JSON input`,
 		`{"port": 1} x`:      `line 1, column 13: invalid character 'x' after top-level value`,
-		"{\"port\": 1} // x": `line 1, column 13: invalid character '/' after top-level value`,
-		"\uFEFF{}":           `line 1, column 1: invalid character 'ï' looking for beginning of value`,
+		`{"a": 1 "b": 2}`:    `line 1, column 9: invalid character '"' after object key:value pair`,
+		"{\n\"port\": 1":     `line 2, column 10: the file ends inside of the JSON text; a quote, bracket or brace is not closed`,
+		`{"é": "x`:           `line 1, column 9: the file ends inside of the JSON text; a quote, bracket or brace is not closed`,
+		`{"é": "C:\dir"}`:    `line 1, column 10: invalid escape sequence in a string; a backslash is written \\`,
+		`{"secret": "\u12"}`: `line 1, column 13: invalid escape sequence in a string; a backslash is written \\`,
+		"{\"a\": \"x\n\"}":   `line 1, column 9: the string has no closing quote on its line`,
+		"{\"a\": \"x\r\n\"}": `line 1, column 9: the string has no closing quote on its line`,
+		"{\"a\": \"x\ty\"}":  `line 1, column 9: invalid character '\t' in a string; write it as \u0009`,
+		"{\n “a”: 1}":        `line 2, column 2: invalid character '“' outside of a string`,
+		"{\xE9: 1}":          `line 1, column 2: invalid character '�' outside of a string`,
+
+		"// x\n{}":           `line 1, column 1: JSON has no comments; remove this one`,
+		"{\"port\": 1} // x": `line 1, column 13: JSON has no comments; remove this one`,
+		"{\n  /* x */ \"a\"": `line 2, column 3: JSON has no comments; remove this one`,
+		"{\n\"a\": 1 # x\n}": `line 2, column 8: JSON has no comments; remove this one`,
+		"{\n  \"é\": 1,\n}":  `line 2, column 9: JSON has no comma after the last value; remove this one`,
+		`{"a": [1, 2 , ]}`:   `line 1, column 13: JSON has no comma after the last value; remove this one`,
+		`{,}`:                `line 1, column 2: invalid character ',' looking for beginning of object key string`,
+		`{"a": / }`:          `line 1, column 7: invalid character '/' looking for beginning of value`,
+		"\uFEFF{}":           `the file begins with a byte order mark; save it as UTF-8 without a byte order mark`,
+		"\xFF\xFE{\x00}\x00": `the file is UTF-16; save it as UTF-8 without a byte order mark`,
+		"\xFE\xFF\x00{\x00}": `the file is UTF-16; save it as UTF-8 without a byte order mark`,
+		"{\x00\n\x00}\x00":   `the file is UTF-16; save it as UTF-8 without a byte order mark`,
+		"\x00{\x00}":         `the file is UTF-16; save it as UTF-8 without a byte order mark`,
 	} {
 		if _, _, err := parse(text); err == nil || err.Error() != want {
 			t.Errorf("%s: error %v, want %s", text, err, want)
@@ -170,9 +190,21 @@ func TestSecretsAreNotShown(t *testing.T) {
 	}
 }
 
-func TestUnknownSettings(t *testing.T) {
-	_, unknown, err := parse(`{"Port": 1, "port": 1, "intervall": 60, "discrad": true}`)
-	if !slices.Equal(unknown, []string{"Port", "discrad", "intervall"}) || err == nil {
-		t.Errorf("unknown settings %q and error %v, want the three and one", unknown, err)
+func TestWarnings(t *testing.T) {
+	c, warnings, err := parse(`{"Port": 1, "port": 1, "port": 2, "secret": {"port": 1}, "port": 3,
+		"intervall": 60, "discrad": true, "secret": "s", "discard": true, "discard": null}`)
+	want := []string{
+		`setting "port" is there more than once; the last value counts`,
+		`setting "secret" is there more than once; the last value counts`,
+		`setting "discard" is there more than once; the last value counts`,
+		`unknown setting "Port" is ignored`,
+		`unknown setting "discrad" is ignored`,
+		`unknown setting "intervall" is ignored`,
+	}
+	if !slices.Equal(warnings, want) || err == nil {
+		t.Errorf("warnings %q and error %v, want %q and the error of a missing interval", warnings, err, want)
+	}
+	if c.Port != 3 || c.Secret != "s" || c.Discard {
+		t.Errorf("got %+v, want the last values", c)
 	}
 }
