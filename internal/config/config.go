@@ -1,7 +1,7 @@
 // Package config reads the settings: the original's JSON file, with the
-// original's names. What the original accepts is accepted. What it would run
-// wrongly with, such as no interval (a flush each millisecond) or a key without
-// a certificate (plain HTTP), is refused.
+// original's names. What the original accepts is accepted. What the original
+// would run wrongly with is refused, such as no interval (a flush each
+// millisecond) or a key without a certificate (plain HTTP).
 package config
 
 import (
@@ -19,17 +19,18 @@ type Config struct {
 	Host     string        // to listen on; empty for all interfaces
 	Port     int           // 0 to 65535; 0 for a free one
 	Interval time.Duration // between flushes; at least a millisecond
-	Discard  bool          // drop what could not be delivered
+	Discard  bool          // drop the hits of a flush that failed
 	Secret   string        // sent with each flush; empty for none
-	// MaxMemory bounds what the keys of the hits take, in bytes. It is the one
-	// setting that the original does not have.
-	MaxMemory int64
+
+	// The original does not have these two settings.
+	MaxMemory      int64 // bytes that the keys may take; at least one key fits
+	MaxConnections int   // at least 1, or 0 to leave the number to the server
 
 	Endpoint       *url.URL // scheme (http or https), host and user; nil for none
 	EndpointTarget string   // path and query, escaped
-	EndpointText   string   // the whole as it was written, but for a password: for the log
+	EndpointText   string   // as it was written, for the log; secrets are replaced with xxxxx
 
-	// Files in PEM, both or neither, and one that goes with them or is empty.
+	// Names of files in PEM. SSLKey and SSLCert are both set, or all three are empty.
 	SSLKey, SSLCert, SSLCA string
 }
 
@@ -51,13 +52,14 @@ func Parse(r io.Reader) (config Config, warnings []string, err error) {
 	}
 	s := settings{values: values}
 	config = Config{
-		Host:     s.text("host"),
+		Host:     s.host("host"),
 		Port:     s.port("port"),
 		Interval: s.interval("interval"),
 		Discard:  s.flag("discard"),
 		Secret:   s.secret("secret"),
 
-		MaxMemory: s.megabytes("maxmemory", 256),
+		MaxMemory:      s.megabytes("maxmemory"),
+		MaxConnections: s.count("maxconnections"),
 
 		SSLKey:  s.file("sslkey"),
 		SSLCert: s.file("sslcert"),
@@ -73,8 +75,8 @@ func Parse(r io.Reader) (config Config, warnings []string, err error) {
 	return config, warnings, s.err
 }
 
-// validate checks what no setting shows alone. Of a certificate's files, the
-// original takes one without the others for none, and serves plain HTTP.
+// validate checks the settings that depend on each other. If only some files of a
+// certificate are set, the original ignores them, and serves plain HTTP.
 func (c Config) validate() error {
 	switch {
 	case c.SSLKey != "" && c.SSLCert == "":

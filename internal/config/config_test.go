@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"math"
 	"os"
 	"slices"
@@ -44,7 +45,7 @@ func TestRecipe(t *testing.T) {
 func TestAccepted(t *testing.T) {
 	for text, check := range map[string]func(Config) bool{
 		`"port": 9187`: func(c Config) bool {
-			return c.Port == 9187 && c.Host == "" && c.Endpoint == nil && c.MaxMemory == 256<<20
+			return c.Port == 9187 && c.Host == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0
 		},
 		`"port": "9187"`:          func(c Config) bool { return c.Port == 9187 },
 		`"port": " 9187 "`:        func(c Config) bool { return c.Port == 9187 },
@@ -65,6 +66,11 @@ func TestAccepted(t *testing.T) {
 		`"maxmemory": 64`:         func(c Config) bool { return c.MaxMemory == 64<<20 },
 		`"maxmemory": "0.5"`:      func(c Config) bool { return c.MaxMemory == 512<<10 },
 		`"maxmemory": 1e300`:      func(c Config) bool { return c.MaxMemory == 1<<50 },
+		`"maxmemory": 0.02`:       func(c Config) bool { return c.MaxMemory >= 20<<10+128 }, // the longest key
+		`"maxconnections": null`:  func(c Config) bool { return c.MaxConnections == 0 },
+		`"maxconnections": 1`:     func(c Config) bool { return c.MaxConnections == 1 },
+		`"maxconnections": "5e3"`: func(c Config) bool { return c.MaxConnections == 5000 },
+		`"maxconnections": 1e300`: func(c Config) bool { return c.MaxConnections == math.MaxInt32 },
 		`"secret": "s"`:           func(c Config) bool { return c.Secret == "s" },
 		`"secret": 12345`:         func(c Config) bool { return c.Secret == "12345" },
 		`"secret": 1e21`:          func(c Config) bool { return c.Secret == "1e+21" },
@@ -73,6 +79,7 @@ func TestAccepted(t *testing.T) {
 		`"host": ""`:              func(c Config) bool { return c.Host == "" },
 		`"host": null`:            func(c Config) bool { return c.Host == "" },
 		`"host": "::1"`:           func(c Config) bool { return c.Host == "::1" },
+		`"host": "fe80::1%eth0"`:  func(c Config) bool { return c.Host == "fe80::1%eth0" },
 		`"endpoint": ""`:          func(c Config) bool { return c.Endpoint == nil },
 		`"endpoint": false`:       func(c Config) bool { return c.Endpoint == nil },
 		`"endpoint": "HTTP://h"`:  func(c Config) bool { return c.Endpoint.Scheme == "http" && c.EndpointText == "HTTP://h" },
@@ -81,9 +88,9 @@ func TestAccepted(t *testing.T) {
 		`"endpoint": "http:\\\\h\\a"`:                func(c Config) bool { return c.Endpoint.Host == "h" && c.EndpointTarget == "/a" },
 		`"endpoint": "http://h?"`:                    func(c Config) bool { return c.EndpointTarget == "/" },
 		`"endpoint": "http://u:p%2F@h:1/a:b@c?d"`: func(c Config) bool {
-			return c.EndpointText == "http://u:xxxxx@h:1/a:b@c?d" && c.Endpoint.User.String() == "u:p%2F"
+			return c.EndpointText == "http://u:xxxxx@h:1/a:b@c?xxxxx" && c.Endpoint.User.String() == "u:p%2F"
 		},
-		`"endpoint": "https://h/a:b@c?d"`:             func(c Config) bool { return c.EndpointText == "https://h/a:b@c?d" },
+		`"endpoint": "https://h/a:b@c#d@e"`:           func(c Config) bool { return c.EndpointText == "https://h/a:b@c#d@e" },
 		`"sslkey": "k", "sslcert": "c"`:               func(c Config) bool { return c.SSLKey == "k" && c.SSLCert == "c" && c.SSLCA == "" },
 		`"sslkey": "k", "sslcert": "c", "sslca": "a"`: func(c Config) bool { return c.SSLCA == "a" },
 	} {
@@ -128,8 +135,21 @@ func TestRefused(t *testing.T) {
 		`{"port": 1, "interval": 1, "sslca": "a"}`:                  `sslca: of no use without sslkey and sslcert`,
 		`{"port": 1, "interval": 1, "sslkey": 1, "sslcert": "c"}`:   `sslkey: want a string (got 1)`,
 
-		`{"port": 1, "interval": 1, "maxmemory": 0}`:     `maxmemory: want a number of megabytes above 0 (got 0)`,
-		`{"port": 1, "interval": 1, "maxmemory": "1GB"}`: `maxmemory: want a number of megabytes above 0 (got "1GB")`,
+		`{"port": 1, "interval": 1, "maxmemory": 0}`:     `maxmemory: want a number of megabytes, 0.02 or more (got 0)`,
+		`{"port": 1, "interval": 1, "maxmemory": 0.019}`: `maxmemory: want a number of megabytes, 0.02 or more (got 0.019)`,
+		`{"port": 1, "interval": 1, "maxmemory": "1GB"}`: `maxmemory: want a number of megabytes, 0.02 or more (got "1GB")`,
+
+		`{"port": 1, "interval": 1, "maxconnections": 0}`:     `maxconnections: want a whole number, 1 or more (got 0)`,
+		`{"port": 1, "interval": 1, "maxconnections": 1.5}`:   `maxconnections: want a whole number, 1 or more (got 1.5)`,
+		`{"port": 1, "interval": 1, "maxconnections": "all"}`: `maxconnections: want a whole number, 1 or more (got "all")`,
+		`{"port": 1, "interval": 1, "maxconnections": false}`: `maxconnections: want a whole number, 1 or more (got false)`,
+
+		`{"port": 1, "interval": 1, "host": "http://h"}`: `host: want a name or an address alone, without a scheme or a path (got "http://h")`,
+		`{"port": 1, "interval": 1, "host": "h/x"}`:      `host: want a name or an address alone, without a scheme or a path (got "h/x")`,
+		`{"port": 1, "interval": 1, "host": "h:80"}`:     `host: want a name or an address alone, and the port in the setting port (got "h:80")`,
+		`{"port": 1, "interval": 1, "host": "[::1]:80"}`: `host: want an IPv6 address without brackets, and the port in the setting port (got "[::1]:80")`,
+
+		`{"port": 1, "interval": 1, "endpoint": "ftp://h?a=b&c"}`: `endpoint: want a URL with http:// or https:// and a host (got "ftp://h?a=xxxxx&xxxxx")`,
 
 		"":                   `the file is empty`,
 		" \n":                `the file is empty`,
@@ -170,6 +190,40 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+func TestRedact(t *testing.T) {
+	for text, want := range map[string]string{
+		// Without a user and a query the text is as it was written.
+		` HTTP:\\h:80\a/b@c:d@e#f@g`:    ` HTTP:\\h:80\a/b@c:d@e#f@g`,
+		`https://h/a?`:                  `https://h/a?`,
+		`http://user:hunter2@h:80/x`:    `http://user:xxxxx@h:80/x`,
+		`http:\\user:hunter2@h:80\x`:    `http:\\user:xxxxx@h:80\x`,
+		`http:/\user:hunter2@h`:         `http:/\user:xxxxx@h`,
+		`http://user:hunter2:3@h`:       `http://user:xxxxx@h`,
+		`http://user:hunter2@3@h`:       `http://user:xxxxx@h`,
+		`http://me@work:hunter2@h`:      `http://xxxxx@work:xxxxx@h`,
+		`http://:hunter2@h`:             `http://:xxxxx@h`,
+		`http://user:1#hunter2@h/x`:     `http://user:xxxxx@h/x`,
+		`http://hunter2@h/x`:            `http://xxxxx@h/x`,
+		`http:\\hunter2@h:80`:           `http:\\xxxxx@h:80`,
+		`https://h/x?token=hunter2`:     `https://h/x?token=xxxxx`,
+		`https:\\h\x?token=hunter2&a=b`: `https:\\h\x?token=xxxxx&a=xxxxx`,
+		`http://h?a=b=hunter2&&c=`:      `http://h?a=xxxxx&&c=xxxxx`,
+		`http://h/?hunter2`:             `http://h/?xxxxx`,
+		`http://h/?a=b#hunter2?c=d`:     `http://h/?a=xxxxx`,
+		`http://h/?a=http://u:p@i`:      `http://h/?a=xxxxx`,
+		`http://u:hunter2@h/?a=b@c&d=@`: `http://u:xxxxx@h/?a=xxxxx&d=xxxxx`,
+	} {
+		encoded, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, _, err := parse(`{"port": 1, "interval": 1, "endpoint": ` + string(encoded) + `}`)
+		if err != nil || c.EndpointText != want {
+			t.Errorf("%s: the log has %q, want %q (error %v)", text, c.EndpointText, want, err)
+		}
+	}
+}
+
 func TestSecretsAreNotShown(t *testing.T) {
 	for _, text := range []string{
 		`"secret": ["hunter2"]`,
@@ -177,6 +231,12 @@ func TestSecretsAreNotShown(t *testing.T) {
 		`"endpoint": "ftp://user:hunter2@host/"`,
 		`"endpoint": "http://user:hunter2/@host/"`,
 		`"endpoint": "user:hunter2@host"`,
+		`"endpoint": "ftp:\\\\user:hunter2@host\\x"`,
+		`"endpoint": "ftp://host/?token=hunter2"`,
+		`"endpoint": "host/?hunter2"`,
+		`"endpoint": "http://user:pass?hunter2@host/"`,
+		`"host": "user:hunter2@host"`,
+		`"host": "http://host/?token=hunter2"`,
 		`"endpoint": "http://user:hunter2@host:99999/"`,
 		`"endpoint": ["http://user:hunter2@host/"]`,
 		`"endpoint": {"url": "http://user:hunter2@host/"}`,
