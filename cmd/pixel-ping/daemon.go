@@ -45,12 +45,12 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	var getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	if conf.SSLKey != "" {
 		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", path, err)
 		}
 		getCertificate = certificate.Get
 	}
 	store := hits.NewStore(conf.MaxMemory)
-	visitors := server.New(pixel.Handler{Hits: store}, getCertificate, 0, stderr)
+	visitors := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
 	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
 	flusher := &flush.Flusher{
 		Store:    store,
@@ -94,7 +94,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		return nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	if conf.Endpoint != nil {
 		fmt.Fprintf(stdout, "Flushing hits to %s\n", conf.EndpointText)
@@ -113,7 +113,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		flusher.Run(delivery, stopped, forced)
 	}()
 	if certificate != nil {
-		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %v\n", err) })
+		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", path, err) })
 	}
 	go memory.ReturnAfterSpikes(delivery)
 

@@ -1,11 +1,11 @@
-// Pixel-ping is a minimalist pixel tracker: it answers
+// Pixel-ping is a minimalist pixel tracker. It answers
 //
 //	<img src="http://pixels.example.com/pixel.gif?key=...">
 //
-// with a 1x1 GIF at once, counts the hit in memory, and at every interval posts
-// the counts to the publisher's own application, which stores them. It is a
-// port of Pixel Ping 0.1.6 (CoffeeScript on Node), and takes its place without
-// any other change.
+// with a 1x1 GIF at once and counts the hit in memory. At every interval it posts
+// the counts to the publisher's own application, which stores them. It is a port
+// of Pixel Ping 0.1.6 (CoffeeScript on Node): it takes the same configuration and
+// sends the same POST. The README lists the differences.
 //
 // Usage:
 //
@@ -13,26 +13,30 @@
 //	pixel-ping -v
 //	pixel-ping -h
 //
-// The configuration is one JSON object. port and interval are required.
+// The configuration is one JSON object. port and interval are required; defaults
+// stand in parentheses.
 //
-//	host      the name or address to listen on (all interfaces)
-//	port      the port to listen on; 0 for a free one
-//	interval  seconds between two flushes
-//	endpoint  the URL that the counts are posted to (none: they are only logged)
-//	discard   true to drop the counts of a flush that failed (merged back)
-//	secret    sent with each flush, for the application to check
-//	maxmemory megabytes that the keys may take (256)
-//	sslkey    a file with the key of the certificate, for HTTPS
-//	sslcert   a file with the certificate
-//	sslca     a file with the certificates of its authorities, to complete the chain
+//	host           the name or address to listen on (all interfaces)
+//	port           the port to listen on; 0 for a free one
+//	interval       seconds between two flushes
+//	endpoint       the URL that the counts are posted to (none: they are only logged)
+//	discard        true to drop the counts of a flush that failed (false: they are
+//	               merged into the next one)
+//	secret         sent with each flush, for the application to check
+//	maxmemory      megabytes that the keys may take (256)
+//	maxconnections connections that may be open at once (the server's default)
+//	sslkey         a file with the key of the certificate, for HTTPS
+//	sslcert        a file with the certificate
+//	sslca          a file with the certificates of its authorities, to complete the
+//	               chain
 //
 // SIGUSR2 forces a flush (not on Windows). SIGTERM, SIGINT and SIGHUP stop the
-// daemon: it delivers what it holds, within 9 seconds. A second SIGTERM or SIGINT
-// ends it at once.
+// daemon: it delivers the counts that it holds, within 9 seconds. A second SIGTERM
+// or SIGINT ends it at once.
 //
-// The exit status is 0 after a stop if every hit was delivered, or none was to
-// be: without an endpoint, or with discard. It is 1 if some were not, which
-// stand in the log, or if the daemon could not start.
+// The exit status is 0 after a stop that delivered every hit. Without an endpoint,
+// or with discard, it is 0 after any stop. It is 1 if hits were not delivered: the
+// log has them. It is also 1 if the daemon could not start.
 package main
 
 import (
@@ -54,10 +58,12 @@ func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the whole program: args is the command line without the program's
-// name, the result the exit status. It ends when the process is told to, when
-// ctx ends, or when it can not serve. It handles the signals of the process, so
-// there is one run at a time.
+const usage = "Usage: pixel-ping path/to/config.json"
+
+// run is the program without its process: args is the command line without the
+// program's name, and the result is the exit status. It returns after a stop (by a
+// signal, or by the end of ctx), or when the daemon cannot start or cannot serve.
+// It handles the signals of the process, so there may be one run at a time.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	path := ""
 	if len(args) > 0 {
@@ -68,29 +74,41 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "Pixel Ping version %s\n", version)
 		return 0
 	case "", "-h", "-help", "--help":
-		fmt.Fprintln(stderr, "Usage: pixel-ping path/to/config.json")
+		fmt.Fprintln(stderr, usage)
 		return 0
 	}
-	out, errors := logwriter.New(stdout), logwriter.New(stderr)
-	if err := daemon(ctx, path, out, errors); err != nil {
-		line := strings.ReplaceAll(err.Error(), "\n", `\n`) // as there may be in a file's name
-		fmt.Fprintf(errors, "pixel-ping: %s\n", line)
+	// As in the original, a file may have the name of a flag.
+	if _, err := os.Stat(path); strings.HasPrefix(path, "-") && errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(stderr, "pixel-ping: %s is not a flag, and there is no such file\n%s\n", oneLine(path), usage)
+		return 1
+	}
+	out, log := logwriter.New(stdout), logwriter.New(stderr)
+	if len(args) > 1 {
+		fmt.Fprintf(log, "pixel-ping: arguments after the configuration are ignored: %q\n", args[1:])
+	}
+	if err := daemon(ctx, path, out, log); err != nil {
+		fmt.Fprintf(log, "pixel-ping: %s\n", oneLine(err.Error()))
 		return 1
 	}
 	return 0
 }
 
-// load reads the configuration. It warns of settings that are not known, since
-// they may be misspelt.
+// oneLine escapes the line ends in text, which may come from the name of a file.
+func oneLine(text string) string {
+	return strings.ReplaceAll(text, "\n", `\n`)
+}
+
+// load reads the configuration and prints the warnings about it. Its errors begin
+// with path.
 func load(path string, stderr io.Writer) (config.Config, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
 	}
 	defer file.Close()
-	conf, unknown, err := config.Parse(file)
-	for _, name := range unknown {
-		fmt.Fprintf(stderr, "pixel-ping: %s: unknown setting %q is ignored\n", path, name)
+	conf, warnings, err := config.Parse(file)
+	for _, warning := range warnings {
+		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
 	}
 	if err != nil {
 		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
@@ -98,11 +116,11 @@ func load(path string, stderr io.Writer) (config.Config, error) {
 	return conf, nil
 }
 
-// cause takes off what an error of the file system says of the call and the
-// path.
+// cause returns an error of the file system without the call and the path that
+// its text begins with.
 func cause(err error) error {
-	if of, ok := errors.AsType[*fs.PathError](err); ok {
-		return of.Err
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Err
 	}
 	return err
 }

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// an identity is a certificate with its key.
+// An identity is a certificate with its key.
 type identity struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -130,15 +130,26 @@ func TestErrors(t *testing.T) {
 	good, goodKey := write(t, "cert.pem", certificates(id)), write(t, "key.pem", key(t, id))
 	wrongKey := write(t, "wrong.pem", key(t, other))
 	empty := write(t, "empty.pem", "")
+	block, _ := pem.Decode([]byte(key(t, id)))
+	block.Type = "ENCRYPTED PRIVATE KEY"
+	newer := write(t, "newer.pem", string(pem.EncodeToMemory(block)))
+	block.Type = "EC PRIVATE KEY"
+	block.Headers = map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}
+	parameters := &pem.Block{Type: "EC PARAMETERS", Bytes: []byte{0}} // OpenSSL writes them before the key.
+	older := write(t, "older.pem", string(pem.EncodeToMemory(parameters))+string(pem.EncodeToMemory(block)))
+	const encrypted = ": the key is encrypted; decrypt it: openssl pkey -in encrypted.pem -out key.pem"
 	for _, test := range []struct{ key, cert, ca, want string }{
 		{"no.pem", good, "", "sslkey no.pem: no such file or directory"},
 		{goodKey, "no.pem", "", "sslcert no.pem: no such file or directory"},
 		{goodKey, good, "no.pem", "sslca no.pem: no such file or directory"},
 		{goodKey, os.TempDir(), "", "sslcert " + os.TempDir() + ": is a directory"},
 		{wrongKey, good, "", "sslkey " + wrongKey + " with sslcert " + good + ": private key does not match public key"},
-		{goodKey, empty, "", "sslkey " + goodKey + " with sslcert " + empty + ": failed to find any PEM data in certificate input"},
+		{goodKey, empty, "",
+			"sslkey " + goodKey + " with sslcert " + empty + ": failed to find any PEM data in certificate input"},
 		{empty, good, "", "sslkey " + empty + " with sslcert " + good + ": failed to find any PEM data in key input"},
-		{goodKey, good, empty, "sslca " + empty + ": there is no certificate in it"},
+		{newer, good, "", "sslkey " + newer + encrypted},
+		{older, good, "", "sslkey " + older + encrypted},
+		{goodKey, good, empty, "sslca " + empty + ": the file holds no certificate in PEM"},
 	} {
 		if _, err := Load(test.key, test.cert, test.ca); err == nil || err.Error() != test.want {
 			t.Errorf("error %v, want %s", err, test.want)
@@ -161,7 +172,8 @@ func replace(t *testing.T, path, text string) {
 
 func TestRenewal(t *testing.T) {
 	first, second, root := issue(t, "first", nil), issue(t, "second", nil), issue(t, "root", nil)
-	keyFile, certFile, caFile := write(t, "key.pem", key(t, first)), write(t, "cert.pem", certificates(first)), write(t, "ca.pem", certificates(root))
+	keyFile, certFile := write(t, "key.pem", key(t, first)), write(t, "cert.pem", certificates(first))
+	caFile := write(t, "ca.pem", certificates(root))
 	synctest.Test(t, func(t *testing.T) {
 		c, err := Load(keyFile, certFile, caFile)
 		if err != nil {
@@ -169,22 +181,22 @@ func TestRenewal(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		told := make(chan error, 10)
-		go c.Watch(ctx, func(err error) { told <- err })
+		warnings := make(chan error, 10)
+		go c.Watch(ctx, func(err error) { warnings <- err })
 
-		// The key comes first. Nothing is said if the certificate follows soon.
+		// The key comes first. There is no warning if the certificate follows soon.
 		replace(t, keyFile, key(t, second))
 		<-time.After(checkInterval)
-		if got := served(c); got != "first" || len(told) != 0 {
-			t.Errorf("with half of a renewal %s is served, and %d errors are told", got, len(told))
+		if got := served(c); got != "first" || len(warnings) != 0 {
+			t.Errorf("with half of a renewal %s is served, there are %d warnings", got, len(warnings))
 		}
 		replace(t, certFile, certificates(second))
 		<-time.After(10 * time.Second)
-		if got := served(c); got != "second" || len(told) != 0 {
-			t.Errorf("after a renewal %s is served, and %d errors are told", got, len(told))
+		if got := served(c); got != "second" || len(warnings) != 0 {
+			t.Errorf("after a renewal %s is served, there are %d warnings", got, len(warnings))
 		}
 
-		// What does not load is told once.
+		// There is one warning of each kind of files that do not load.
 		for i, broken := range []func(){
 			func() { replace(t, certFile, certificates(first)) },
 			func() { replace(t, certFile, "") },
@@ -192,12 +204,14 @@ func TestRenewal(t *testing.T) {
 		} {
 			broken()
 			<-time.After(time.Minute)
-			if got := served(c); got != "second" || len(told) != i+1 {
-				t.Errorf("with broken files %s is served, and %d errors are told, want %d", got, len(told), i+1)
+			if got := served(c); got != "second" || len(warnings) != i+1 {
+				t.Errorf("with broken files %s is served, there are %d warnings, want %d", got, len(warnings), i+1)
 			}
 		}
-		if got, want := (<-told).Error(), "sslkey "+keyFile+" with sslcert "+certFile+": private key does not match public key; the certificate from before is still served"; got != want {
-			t.Errorf("told %q, want %q", got, want)
+		want := "sslkey " + keyFile + " with sslcert " + certFile +
+			": private key does not match public key; the old certificate is still served"
+		if got := (<-warnings).Error(); got != want {
+			t.Errorf("the warning is %q, want %q", got, want)
 		}
 
 		// A link that is swapped, as certbot does it, is a change as well.

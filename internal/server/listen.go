@@ -42,7 +42,7 @@ func Listen(ctx context.Context, host string, port int) ([]net.Listener, error) 
 		if ok {
 			err = errno
 		}
-		failure = fmt.Errorf("host, port: cannot listen on %s: %w", net.JoinHostPort(host, strconv.Itoa(port)), err)
+		failure = fmt.Errorf("host, port: cannot listen on %s: %w", net.JoinHostPort(host, strconv.Itoa(port)), explainPort(err, port))
 		if !slices.Contains(missingAddress, errno) {
 			for _, listener := range listeners {
 				listener.Close()
@@ -54,6 +54,16 @@ func Listen(ctx context.Context, host string, port int) ([]net.Listener, error) 
 		return nil, failure
 	}
 	return listeners, nil
+}
+
+// explainPort says what to do if the system lets only privileged processes listen
+// on a port below 1024.
+func explainPort(err error, port int) error {
+	if errors.Is(err, syscall.EACCES) && 0 < port && port < 1024 {
+		return fmt.Errorf("%w; ports below 1024 need a privilege: start it with the systemd unit, "+
+			"run setcap cap_net_bind_service=+ep on the program, or use a higher port behind a front end", err)
+	}
+	return err
 }
 
 // missingAddress has the errors for an address that the machine does not have,

@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,5 +71,22 @@ func TestListenEndsWithItsContext(t *testing.T) {
 		}
 	case <-time.After(rig.Deadline):
 		t.Error("it does not end")
+	}
+}
+
+// The error of a privileged port says what to do.
+func TestPortBelow1024(t *testing.T) {
+	denied := fmt.Errorf("cannot listen on :80: %w", syscall.EACCES)
+	const want = "cannot listen on :80: permission denied; ports below 1024 need a privilege: " +
+		"start it with the systemd unit, run setcap cap_net_bind_service=+ep on the program, " +
+		"or use a higher port behind a front end"
+	if got := explainPort(denied, 80); got.Error() != want || !errors.Is(got, syscall.EACCES) {
+		t.Errorf("says %q, want %q", got, want)
+	}
+	taken := fmt.Errorf("cannot listen on :80: %w", syscall.EADDRINUSE)
+	for err, port := range map[error]int{denied: 1024, taken: 80} {
+		if got := explainPort(err, port); got != err {
+			t.Errorf("says %q, want %q", got, err)
+		}
 	}
 }

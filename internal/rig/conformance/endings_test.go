@@ -152,10 +152,11 @@ func TestTooLarge(t *testing.T) {
 
 // TestMemory shows which keys are counted beyond what may be held.
 func TestMemory(t *testing.T) {
-	theirs, ours := pair(t, map[string]any{"maxmemory": 0.0005})
+	theirs, ours := pair(t, map[string]any{"maxmemory": 0.02}) // about 20 kB
 	for i := range 10 {
-		theirs.get(t, fmt.Sprint("/pixel.gif?key=", i))
-		ours.get(t, fmt.Sprint("/pixel.gif?key=", i))
+		target := fmt.Sprint("/pixel.gif?key=", i, strings.Repeat("x", 5000))
+		theirs.get(t, target)
+		ours.get(t, target)
 	}
 	held := len(theirs.counts(t))
 	body := ours.endpoint.Body(t) // It has flushed by itself.

@@ -108,7 +108,8 @@ func TestRenewedCertificate(t *testing.T) {
 		}
 	}
 	link("key.pem", "key1.pem")
-	daemon.Stderr.WaitLine(t, 0, "pixel-ping: sslkey "+filepath.Join(folder, "key.pem"))
+	config := daemon.Cmd.Args[len(daemon.Cmd.Args)-1]
+	daemon.Stderr.WaitLine(t, 0, "pixel-ping: "+config+": sslkey "+filepath.Join(folder, "key.pem"))
 	if got := served(); got != "certificate 2" {
 		t.Errorf("%s is served", got)
 	}
