@@ -110,13 +110,21 @@ platforms: ## build for Linux, macOS, FreeBSD and Windows, to see that it does
 		GOOS=$$os CGO_ENABLED=0 go build -o .build/$$os/ ./cmd/pixel-ping && GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; \
 	done
 
+BUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o pixel-ping ./cmd/pixel-ping
+
 .PHONY: build
 build: ## build ./pixel-ping, static and stripped
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o pixel-ping ./cmd/pixel-ping
+	$(BUILD)
+
+# Folders are sources, too: they are newer after a file was removed.
+pixel-ping: $(shell find cmd internal go.mod ! -name '*_test.go')
+	@command -v go >/dev/null || { \
+		echo "./pixel-ping is missing or older than its source, and $$(id -un) has no go command in the PATH to build it." >&2; \
+		echo "Run make build as a user who has one, then make install again." >&2; exit 1; }
+	$(BUILD)
 
 .PHONY: install
-install: ## install it to PREFIX/bin (/usr/local/bin)
-	@test -x pixel-ping || $(MAKE) build # which root may not have the Go for
+install: pixel-ping ## install it to PREFIX/bin (/usr/local/bin); build it first if the source is newer
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 pixel-ping "$(DESTDIR)$(PREFIX)/bin/pixel-ping"
 

@@ -16,14 +16,17 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"cmd/pixel-ping":    {"cert", "config", "endpoint", "flush", "hits", "pixel"},
-		"internal/cert":     nil,
-		"internal/config":   {"node"},
-		"internal/endpoint": {"hits", "node"},
-		"internal/flush":    {"endpoint", "hits"},
-		"internal/hits":     nil,
-		"internal/node":     nil,
-		"internal/pixel":    {"node"},
+		"cmd/pixel-ping":     {"cert", "config", "endpoint", "flush", "hits", "logwriter", "memory", "pixel", "server"},
+		"internal/cert":      nil,
+		"internal/config":    {"node"},
+		"internal/endpoint":  {"hits", "node"},
+		"internal/flush":     {"endpoint", "hits", "logwriter"},
+		"internal/hits":      nil,
+		"internal/logwriter": nil,
+		"internal/memory":    nil,
+		"internal/node":      nil,
+		"internal/pixel":     {"node"},
+		"internal/server":    nil,
 
 		"internal/rig":             nil,
 		"internal/rig/bench":       nil,

@@ -1,11 +1,11 @@
-// Pixel-ping is a minimalist pixel tracker: it answers
+// Pixel-ping is a minimalist pixel tracker. It answers
 //
 //	<img src="http://pixels.example.com/pixel.gif?key=...">
 //
-// with a 1x1 GIF at once, counts the hit in memory, and at every interval posts
-// the counts to the publisher's own application, which stores them. It is a
-// port of Pixel Ping 0.1.6 (CoffeeScript on Node), and takes its place without
-// any other change.
+// with a 1x1 GIF at once and counts the hit in memory. At every interval it posts
+// the counts to the publisher's own application, which stores them. It is a port
+// of Pixel Ping 0.1.6 (CoffeeScript on Node): it takes the same configuration and
+// sends the same POST. The README lists the differences.
 //
 // Usage:
 //
@@ -13,26 +13,30 @@
 //	pixel-ping -v
 //	pixel-ping -h
 //
-// The configuration is one JSON object. port and interval are required.
+// The configuration is one JSON object. port and interval are required; defaults
+// stand in parentheses.
 //
-//	host      the name or address to listen on (all interfaces)
-//	port      the port to listen on; 0 for a free one
-//	interval  seconds between two flushes
-//	endpoint  the URL that the counts are posted to (none: they are only logged)
-//	discard   true to drop the counts of a flush that failed (merged back)
-//	secret    sent with each flush, for the application to check
-//	maxmemory megabytes that the keys may take (256)
-//	sslkey    a file with the key of the certificate, for HTTPS
-//	sslcert   a file with the certificate
-//	sslca     a file with the certificates of its authorities, to complete the chain
+//	host           the name or address to listen on (all interfaces)
+//	port           the port to listen on; 0 for a free one
+//	interval       seconds between two flushes
+//	endpoint       the URL that the counts are posted to (none: they are only logged)
+//	discard        true to drop the counts of a flush that failed (false: they are
+//	               merged into the next one)
+//	secret         sent with each flush, for the application to check
+//	maxmemory      megabytes that the keys may take (256)
+//	maxconnections connections that may be open at once (the server's default)
+//	sslkey         a file with the key of the certificate, for HTTPS
+//	sslcert        a file with the certificate
+//	sslca          a file with the certificates of its authorities, to complete the
+//	               chain
 //
 // SIGUSR2 forces a flush (not on Windows). SIGTERM, SIGINT and SIGHUP stop the
-// daemon: it delivers what it holds, within 9 seconds. A second SIGTERM or SIGINT
-// ends it at once.
+// daemon: it delivers the counts that it holds, within 9 seconds. A second SIGTERM
+// or SIGINT ends it at once.
 //
-// The exit status is 0 after a stop if every hit was delivered, or none was to
-// be: without an endpoint, or with discard. It is 1 if some were not, which
-// stand in the log, or if the daemon could not start.
+// The exit status is 0 after a stop that delivered every hit. Without an endpoint,
+// or with discard, it is 0 after any stop. It is 1 if hits were not delivered: the
+// log has them. It is also 1 if the daemon could not start.
 package main
 
 import (
@@ -42,16 +46,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
-	"runtime/debug"
 	"strings"
 
-	"pixel-ping/internal/cert"
 	"pixel-ping/internal/config"
-	"pixel-ping/internal/endpoint"
-	"pixel-ping/internal/flush"
-	"pixel-ping/internal/hits"
-	"pixel-ping/internal/pixel"
+	"pixel-ping/internal/logwriter"
 )
 
 const version = "1.0.0"
@@ -60,10 +58,12 @@ func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the whole program: args is the command line without the program's
-// name, the result the exit status. It ends when the process is told to, when
-// ctx ends, or when it can not serve. It handles the signals of the process, so
-// there is one run at a time.
+const usage = "Usage: pixel-ping path/to/config.json"
+
+// run is the program without its process: args is the command line without the
+// program's name, and the result is the exit status. It returns after a stop (by a
+// signal, or by the end of ctx), or when the daemon cannot start or cannot serve.
+// It handles the signals of the process, so there may be one run at a time.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	path := ""
 	if len(args) > 0 {
@@ -74,133 +74,41 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "Pixel Ping version %s\n", version)
 		return 0
 	case "", "-h", "-help", "--help":
-		fmt.Fprintln(stderr, "Usage: pixel-ping path/to/config.json")
+		fmt.Fprintln(stderr, usage)
 		return 0
 	}
-	out, errors := &logWriter{w: stdout}, &logWriter{w: stderr}
-	if err := daemon(ctx, path, out, errors); err != nil {
-		line := strings.ReplaceAll(err.Error(), "\n", `\n`) // as there may be in a file's name
-		fmt.Fprintf(errors, "pixel-ping: %s\n", line)
+	// As in the original, a file may have the name of a flag.
+	if _, err := os.Stat(path); strings.HasPrefix(path, "-") && errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(stderr, "pixel-ping: %s is not a flag, and there is no such file\n%s\n", oneLine(path), usage)
+		return 1
+	}
+	out, log := logwriter.New(stdout), logwriter.New(stderr)
+	if len(args) > 1 {
+		fmt.Fprintf(log, "pixel-ping: arguments after the configuration are ignored: %q\n", args[1:])
+	}
+	if err := daemon(ctx, path, out, log); err != nil {
+		fmt.Fprintf(log, "pixel-ping: %s\n", oneLine(err.Error()))
 		return 1
 	}
 	return 0
 }
 
-// daemon builds the way of a hit, announces it, and lives until it is stopped.
-// The original announces before it has listened, and lives on without a server
-// if the port is taken or the certificate does not load.
-func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
-	conf, err := load(path, stderr)
-	if err != nil {
-		return err
-	}
-	var certificate *cert.Certificate
-	if conf.SSLKey != "" {
-		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
-			return err
-		}
-	}
-	boundMemory(conf.MaxMemory)
-	store := hits.NewStore(conf.MaxMemory)
-	server := newServer(pixel.Handler{Hits: store}, certificate, stderr)
-	flusher := &flush.Flusher{
-		Store:    store,
-		Discard:  conf.Discard,
-		Interval: conf.Interval,
-		Stdout:   stdout,
-		Stderr:   stderr,
-	}
-	if conf.Endpoint != nil {
-		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
-	}
-
-	// Signals first: whoever can connect may send one.
-	stop, forced := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	notify(stop, forced)
-	defer signal.Stop(stop)
-	defer signal.Stop(forced)
-	listeners, err := listen(conf.Host, conf.Port)
-	if err != nil {
-		return err
-	}
-	if conf.Endpoint != nil {
-		fmt.Fprintf(stdout, "Flushing hits to %s\n", conf.EndpointText)
-	} else {
-		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", path)
-	}
-	fmt.Fprintf(stdout, "Serving the pixel at %s\n", address(conf, listeners[0]))
-
-	failed, open := make(chan error, len(listeners)), new(connections)
-	for _, listener := range listeners {
-		go func() { failed <- serve(server, listener, open) }()
-	}
-	delivery, abandon := context.WithCancelCause(context.Background())
-	defer abandon(nil)
-	stopped, flushed := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(flushed)
-		flusher.Run(delivery, stopped, forced)
-	}()
-	if certificate != nil {
-		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %v\n", err) })
-	}
-
-	select {
-	case <-ctx.Done():
-	case <-stop:
-	case err = <-failed:
-	}
-
-	bound(delivery, abandon, stop)
-	stdout.hurryAfter(stopTimeout / 2)
-	stderr.hurryAfter(stopTimeout / 2)
-	shut(delivery, server, open)
-	close(stopped)
-	ended := within(delivery, flushed)
-	switch pending := store.Pending(); {
-	case conf.Endpoint == nil || conf.Discard: // Nothing was promised.
-	case !ended:
-		err = join(err, fmt.Sprintf("up to %d hits were not delivered, and there was no time to log them all", pending))
-	case pending > 0:
-		err = join(err, fmt.Sprintf("%d hits of %d keys were not delivered; the log has them", pending, len(store.Take())))
-	}
-	return err
+// oneLine escapes the line ends in text, which may come from the name of a file.
+func oneLine(text string) string {
+	return strings.ReplaceAll(text, "\n", `\n`)
 }
 
-// boundMemory has the garbage collector keep the process to about twice what the
-// store may hold: that much, again as much while a batch is out, and some for
-// the rest. Garbage may take half of what is in use, rather than as much as that.
-// Whoever sets GOMEMLIMIT or GOGC knows better.
-//
-// A hit leaves over 2 kB of garbage, all net/http's, and the heap is small when
-// there are few keys: by default the collector would run for every 4 MB. The
-// ballast, which is never touched and so takes no memory, has it run for every
-// 16 MB. That takes a tenth off the processor time for a hit (14.8 µs of make
-// bench, and 13.3 with this).
-func boundMemory(maxMemory int64) {
-	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
-		return
-	}
-	debug.SetMemoryLimit(2*maxMemory + 128<<20 + ballastSize)
-	debug.SetGCPercent(50)
-	ballast = make([]byte, ballastSize)
-}
-
-const ballastSize = 32 << 20
-
-var ballast []byte
-
-// load reads the configuration. It warns of settings that are not known, since
-// they may be misspelt.
+// load reads the configuration and prints the warnings about it. Its errors begin
+// with path.
 func load(path string, stderr io.Writer) (config.Config, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
 	}
 	defer file.Close()
-	conf, unknown, err := config.Parse(file)
-	for _, name := range unknown {
-		fmt.Fprintf(stderr, "pixel-ping: %s: unknown setting %q is ignored\n", path, name)
+	conf, warnings, err := config.Parse(file)
+	for _, warning := range warnings {
+		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
 	}
 	if err != nil {
 		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
@@ -208,11 +116,11 @@ func load(path string, stderr io.Writer) (config.Config, error) {
 	return conf, nil
 }
 
-// cause takes off what an error of the file system says of the call and the
-// path.
+// cause returns an error of the file system without the call and the path that
+// its text begins with.
 func cause(err error) error {
-	if of, ok := errors.AsType[*fs.PathError](err); ok {
-		return of.Err
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Err
 	}
 	return err
 }

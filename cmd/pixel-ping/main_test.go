@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"maps"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -123,7 +125,7 @@ func (a *application) expect(t *testing.T, want string) {
 
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
-	const usage = "Usage: pixel-ping path/to/config.json\n"
+	const usage = "Usage: pixel-ping path/to/config.json\n" // the original's
 	directory := t.TempDir()
 	text := func(text string) string {
 		path := filepath.Join(t.TempDir(), "config.json")
@@ -135,6 +137,11 @@ func TestCommandLine(t *testing.T) {
 	missing := filepath.Join(directory, "missing.json")
 	broken := text("{\n\"port\": }")
 	misspelt := text(`{"port": 1, "intervall": 60}`)
+	twice := text(`{"port": 1, "port": 2}`)
+	// The program starts in this folder.
+	if err := os.WriteFile(filepath.Join(directory, "-file"), []byte("[]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		args           []string
 		status         int
@@ -150,29 +157,44 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"--version"}, 0, "Pixel Ping version " + version + "\n", ""},
 		{[]string{missing}, 1, "", "pixel-ping: " + missing + ": no such file or directory\n"},
 		{[]string{directory}, 1, "", "pixel-ping: " + directory + ": is a directory\n"},
+		{[]string{"-x"}, 1, "", "pixel-ping: -x is not a flag, and there is no such file\n" + usage},
+		{[]string{"--foo\n", "x"}, 1, "", `pixel-ping: --foo\n is not a flag, and there is no such file` + "\n" + usage},
+		{[]string{"-file"}, 1, "", "pixel-ping: -file: want a JSON object (got an array)\n"},
+		{[]string{missing, "-v", "a b"}, 1, "", `pixel-ping: arguments after the configuration are ignored: ["-v" "a b"]` +
+			"\npixel-ping: " + missing + ": no such file or directory\n"},
+		{[]string{twice}, 1, "", "pixel-ping: " + twice + ": setting \"port\" is there more than once; the last value counts\n" +
+			"pixel-ping: " + twice + ": interval: missing; want a number of seconds above 0\n"},
 		{[]string{broken}, 1, "", "pixel-ping: " + broken + ": line 2, column 9: invalid character '}' looking for beginning of value\n"},
 		{[]string{misspelt}, 1, "", "pixel-ping: " + misspelt + ": unknown setting \"intervall\" is ignored\n" +
 			"pixel-ping: " + misspelt + ": interval: missing; want a number of seconds above 0\n"},
 	} {
 		cmd := command(test.args...)
+		cmd.Dir = directory
 		var stdout, stderr strings.Builder
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		cmd.Run()
-		if status := cmd.ProcessState.ExitCode(); status != test.status || stdout.String() != test.stdout || stderr.String() != test.stderr {
+		status := cmd.ProcessState.ExitCode()
+		if status != test.status || stdout.String() != test.stdout || stderr.String() != test.stderr {
 			t.Errorf("%q: status %d, stdout %q, stderr %q; want %d, %q, %q", test.args,
 				status, stdout.String(), stderr.String(), test.status, test.stdout, test.stderr)
 		}
 	}
 }
 
-// refused starts a daemon that is not to start, and returns what it said.
+// refused starts a daemon that is not to start, and returns what it said: one line
+// about the configuration, without the parts that name the program and the file.
 func refused(t *testing.T, values map[string]any) string {
 	t.Helper()
-	log := rig.NewOutput()
-	if status := rig.Start(t, command(settings(t, values)), log, log).Wait(t); status != 1 {
+	log, path := rig.NewOutput(), settings(t, values)
+	if status := rig.Start(t, command(path), log, log).Wait(t); status != 1 {
 		t.Errorf("exit status %d, want 1", status)
 	}
-	return log.String()
+	line, named := strings.CutPrefix(log.String(), "pixel-ping: "+path+": ")
+	if line, ended := strings.CutSuffix(line, "\n"); named && ended && !strings.Contains(line, "\n") {
+		return line
+	}
+	t.Fatalf("said %q, want one line that names %s", log, path)
+	return ""
 }
 
 func TestStartThatFails(t *testing.T) {
@@ -183,9 +205,9 @@ func TestStartThatFails(t *testing.T) {
 		values map[string]any
 		want   string
 	}{
-		"port taken":     {map[string]any{"port": port}, "pixel-ping: host, port: cannot listen on 127.0.0.1:" + port + ": address already in use\n"},
-		"host elsewhere": {map[string]any{"host": "192.0.2.1"}, "pixel-ping: host, port: cannot listen on 192.0.2.1:0: cannot assign requested address\n"},
-		"no certificate": {map[string]any{"sslkey": "no.pem", "sslcert": "no.pem"}, "pixel-ping: sslkey no.pem: no such file or directory\n"},
+		"port taken":     {map[string]any{"port": port}, "host, port: cannot listen on 127.0.0.1:" + port + ": address already in use"},
+		"host elsewhere": {map[string]any{"host": "192.0.2.1"}, "host, port: cannot listen on 192.0.2.1:0: cannot assign requested address"},
+		"no certificate": {map[string]any{"sslkey": "no.pem", "sslcert": "no.pem"}, "sslkey no.pem: no such file or directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := refused(t, test.values); got != test.want {
@@ -195,17 +217,17 @@ func TestStartThatFails(t *testing.T) {
 	}
 	t.Run("host unknown", func(t *testing.T) {
 		got := refused(t, map[string]any{"host": "nosuch.invalid"})
-		if !strings.HasPrefix(got, `pixel-ping: host: "nosuch.invalid" is not known (`) || strings.Count(got, "\n") != 1 {
+		if !strings.HasPrefix(got, `host: "nosuch.invalid" is not known (`) {
 			t.Errorf("said %q", got)
 		}
 	})
 }
 
 func TestAnnouncement(t *testing.T) {
-	d := start(t, map[string]any{"host": "", "endpoint": "http://user:hunter2@127.0.0.1:1/save"})
+	d := start(t, map[string]any{"host": "", "endpoint": `http:\\user:hunter2@127.0.0.1:1\save?token=hunter2`})
 	scanner := bufio.NewScanner(strings.NewReader(d.log.String()))
 	scanner.Scan()
-	if got := scanner.Text(); got != "Flushing hits to http://user:xxxxx@127.0.0.1:1/save" {
+	if got := scanner.Text(); got != `Flushing hits to http:\\user:xxxxx@127.0.0.1:1\save?token=xxxxx` {
 		t.Errorf("the first line is %q", got)
 	}
 	scanner.Scan()
@@ -226,5 +248,29 @@ func TestInterval(t *testing.T) {
 	start(t, map[string]any{"interval": "0.01", "endpoint": app.URL, "secret": 7})
 	for range 3 {
 		app.expect(t, "json=%7B%7D&secret=7")
+	}
+}
+
+// run ends with its context as with a signal: what is held is delivered.
+func TestEndOfTheContext(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	t.Setenv("GOMEMLIMIT", "")
+	app := newApplication(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stdout, stderr := rig.NewOutput(), rig.NewOutput()
+	status := make(chan int, 1)
+	config := settings(t, map[string]any{"endpoint": app.URL, "maxmemory": 50, "maxconnections": 10})
+	before := debug.SetMemoryLimit(-1)
+	go func() { status <- run(ctx, []string{config}, stdout, stderr) }()
+	d := &process{url: strings.TrimPrefix(stdout.WaitLine(t, 0, "Serving"), "Serving the pixel at ")}
+	d.hit(t, "key=a")
+	if debug.SetMemoryLimit(-1) == before {
+		t.Error("the collector has no limit")
+	}
+	cancel()
+	app.expect(t, "json=%7B%22a%22%3A1%7D")
+	if got := <-status; got != 0 {
+		t.Errorf("exit status %d, want 0; it says:\n%s", got, stderr)
 	}
 }

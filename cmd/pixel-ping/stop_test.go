@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -16,9 +15,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/rig"
 )
 
@@ -158,28 +157,11 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// Without a second signal it is over after the time that there is for a stop,
-// which leaves some of the 9 seconds for what may hang at the end.
-func TestBound(t *testing.T) {
-	if most := stopTimeout + logTime + patience/20; most > 9*time.Second {
+// What a stop may take leaves some of 9 seconds for the end of the process.
+func TestStopBudget(t *testing.T) {
+	if most := logUntil + logwriter.Grace; requestsUntil >= deliveryUntil || deliveryUntil >= logUntil || most > 9*time.Second {
 		t.Errorf("a stop may take %v, want at most 9s", most)
 	}
-	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		delivery, abandon := context.WithCancelCause(t.Context())
-		stop := make(chan os.Signal, 1)
-		stop <- syscall.SIGHUP // which is no second signal
-		bound(delivery, abandon, stop)
-		if within(delivery, nil) {
-			t.Error("what never ended is said to have")
-		}
-		if took := time.Since(began); took != stopTimeout+logTime {
-			t.Errorf("took %v, want %v", took, stopTimeout+logTime)
-		}
-		if got := context.Cause(delivery).Error(); got != "stopped before there was an answer" {
-			t.Errorf("the cause is %q", got)
-		}
-	})
 }
 
 // waitForStop waits until the daemon accepts no more connections.

@@ -1,5 +1,5 @@
-// Package cert loads the certificate that makes the server an HTTPS one, and
-// loads it again when its files change.
+// Package cert loads the certificate of the HTTPS server, and loads it again when
+// its files change.
 package cert
 
 import (
@@ -17,29 +17,33 @@ import (
 	"time"
 )
 
-// checkInterval is how often the files are looked at for a change.
+// checkInterval is how often the files are read to see whether they have changed.
+// With 3 seconds, a renewal is served within the 10 seconds that the README
+// promises, even if a check falls between the replacement of key and certificate.
 const checkInterval = 3 * time.Second
 
-// Certificate is the one that is served now. The original reads it once.
+// Certificate holds the certificate that is served at the moment, with its key.
+// The original reads its files only once. Get may be called by many goroutines at
+// once, also while Watch runs; there is one Watch at a time.
 type Certificate struct {
 	files   files
-	texts   texts // of current
+	texts   texts // what current was made from
 	current atomic.Pointer[tls.Certificate]
 }
 
-// files are the names of a key, its certificate and, if it is not empty, those
-// of the authorities, and texts what is in them, all in PEM.
+// files has the names of three files in PEM: the key, its certificate, and the
+// certificates of the authorities (empty for none). texts has their contents.
 type (
 	files struct{ key, cert, ca string }
 	texts struct{ key, cert, ca string }
 )
 
-// Load reads a certificate from its files; caFile may be empty. An error is one
-// line that names the setting and the file.
+// Load reads a key, its certificate and the certificates of the authorities. caFile
+// may be empty. An error is one line that names the setting and the file.
 //
-// The authorities' only complete the chain that is served, as sslca does in
-// the original: OpenSSL looks there for the issuer of a certificate that comes
-// alone. A certificate that brings its chain is served as it is.
+// The authorities only complete the chain that is served, as sslca does in the
+// original, where OpenSSL looks up the issuer among them. If certFile holds a
+// chain already, the chain is served as it is.
 func Load(keyFile, certFile, caFile string) (*Certificate, error) {
 	c := &Certificate{files: files{keyFile, certFile, caFile}}
 	var err error
@@ -54,21 +58,22 @@ func Load(keyFile, certFile, caFile string) (*Certificate, error) {
 	return c, nil
 }
 
-// Get returns the certificate for a handshake (tls.Config's GetCertificate). It
-// is safe for concurrent use and does not touch the disk.
+// Get returns the certificate for a handshake. It has the signature of
+// tls.Config.GetCertificate. It may be called by many goroutines at once, and
+// does not read files.
 func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current.Load(), nil
 }
 
 // Watch loads the certificate again within seconds after its files have changed,
-// until ctx ends. It compares what is in the files, so that it does not matter
-// how they are replaced. Files that do not load keep the certificate that is
-// served, and are told of, once: not at first sight, since key and certificate
-// are not replaced in the same instant.
-func (c *Certificate) Watch(ctx context.Context, tell func(error)) {
+// until ctx ends. It compares the contents of the files, so it does not matter how
+// they are replaced. If they do not load, the old certificate stays, and Watch calls
+// warn once for each new error that two checks in a row have found. One check alone
+// may fall between the replacement of the key and that of the certificate.
+func (c *Certificate) Watch(ctx context.Context, warn func(error)) {
 	ticker := time.NewTicker(checkInterval)
 	defer ticker.Stop()
-	var seen, told string
+	var seen, warned string
 	for {
 		select {
 		case <-ctx.Done():
@@ -78,18 +83,17 @@ func (c *Certificate) Watch(ctx context.Context, tell func(error)) {
 		err := c.renew()
 		switch {
 		case err == nil:
-			seen, told = "", ""
+			seen, warned = "", ""
 		case err.Error() != seen:
 			seen = err.Error()
-		case err.Error() != told:
-			told = err.Error()
-			tell(fmt.Errorf("%w; the certificate from before is still served", err))
+		case err.Error() != warned:
+			warned = err.Error()
+			warn(fmt.Errorf("%w; the old certificate is still served", err))
 		}
 	}
 }
 
-// renew loads the certificate if the files are others than those of the current
-// one.
+// renew loads the certificate if the contents of its files have changed.
 func (c *Certificate) renew() error {
 	now, err := c.files.read()
 	if err != nil || now == c.texts {
@@ -118,6 +122,10 @@ func (f files) read() (t texts, err error) {
 }
 
 func (f files) parse(t texts) (*tls.Certificate, error) {
+	if isEncrypted([]byte(t.key)) {
+		return nil, fmt.Errorf("sslkey %s: the key is encrypted; decrypt it: "+
+			"openssl pkey -in encrypted.pem -out key.pem", f.key)
+	}
 	certificate, err := tls.X509KeyPair([]byte(t.cert), []byte(t.key))
 	if err != nil {
 		reason := strings.TrimPrefix(err.Error(), "tls: ")
@@ -135,24 +143,29 @@ func (f files) parse(t texts) (*tls.Certificate, error) {
 
 func read(setting, file string) (string, error) {
 	text, err := os.ReadFile(file)
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		err = path.Err
-	}
 	if err != nil {
+		if path, ok := errors.AsType[*fs.PathError](err); ok {
+			err = path.Err
+		}
 		return "", fmt.Errorf("%s %s: %w", setting, file, err)
 	}
 	return string(text), nil
 }
 
+// isEncrypted reports whether the key needs a passphrase. PKCS #8 has a type of its
+// own for such a key, the older formats of OpenSSL have a header.
+func isEncrypted(text []byte) bool {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+			return true
+		}
+	}
+	return false
+}
+
 func parseAuthorities(text []byte) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
-	for {
-		var block *pem.Block
-		block, text = pem.Decode(text)
-		if block == nil {
-			break
-		}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
@@ -163,13 +176,13 @@ func parseAuthorities(text []byte) ([]*x509.Certificate, error) {
 		all = append(all, authority)
 	}
 	if all == nil {
-		return nil, errors.New("there is no certificate in it")
+		return nil, errors.New("the file holds no certificate in PEM")
 	}
 	return all, nil
 }
 
-// complete appends the issuer of a lone certificate, the issuer's issuer and so
-// on, up to the root: clients have that one.
+// complete appends the issuer of a certificate that comes alone, the issuer's issuer
+// and so on. The root is left out: clients have it.
 func complete(certificate *tls.Certificate, authorities []*x509.Certificate) {
 	if len(certificate.Certificate) > 1 {
 		return

@@ -3,6 +3,7 @@ package cert
 import (
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,15 +73,26 @@ func TestErrors(t *testing.T) {
 	good, goodKey := write(t, "cert.pem", rig.CertificatesPEM(id)), write(t, "key.pem", id.KeyPEM(t))
 	wrongKey := write(t, "wrong.pem", other.KeyPEM(t))
 	empty := write(t, "empty.pem", "")
+	block, _ := pem.Decode([]byte(id.KeyPEM(t)))
+	block.Type = "ENCRYPTED PRIVATE KEY"
+	newer := write(t, "newer.pem", string(pem.EncodeToMemory(block)))
+	block.Type = "EC PRIVATE KEY"
+	block.Headers = map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}
+	parameters := &pem.Block{Type: "EC PARAMETERS", Bytes: []byte{0}} // OpenSSL writes them before the key.
+	older := write(t, "older.pem", string(pem.EncodeToMemory(parameters))+string(pem.EncodeToMemory(block)))
+	const encrypted = ": the key is encrypted; decrypt it: openssl pkey -in encrypted.pem -out key.pem"
 	for _, test := range []struct{ key, cert, ca, want string }{
 		{"no.pem", good, "", "sslkey no.pem: no such file or directory"},
 		{goodKey, "no.pem", "", "sslcert no.pem: no such file or directory"},
 		{goodKey, good, "no.pem", "sslca no.pem: no such file or directory"},
 		{goodKey, os.TempDir(), "", "sslcert " + os.TempDir() + ": is a directory"},
 		{wrongKey, good, "", "sslkey " + wrongKey + " with sslcert " + good + ": private key does not match public key"},
-		{goodKey, empty, "", "sslkey " + goodKey + " with sslcert " + empty + ": failed to find any PEM data in certificate input"},
+		{goodKey, empty, "",
+			"sslkey " + goodKey + " with sslcert " + empty + ": failed to find any PEM data in certificate input"},
 		{empty, good, "", "sslkey " + empty + " with sslcert " + good + ": failed to find any PEM data in key input"},
-		{goodKey, good, empty, "sslca " + empty + ": there is no certificate in it"},
+		{newer, good, "", "sslkey " + newer + encrypted},
+		{older, good, "", "sslkey " + older + encrypted},
+		{goodKey, good, empty, "sslca " + empty + ": the file holds no certificate in PEM"},
 	} {
 		if _, err := Load(test.key, test.cert, test.ca); err == nil || err.Error() != test.want {
 			t.Errorf("error %v, want %s", err, test.want)
@@ -112,22 +124,22 @@ func TestRenewal(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		told := make(chan error, 10)
-		go c.Watch(ctx, func(err error) { told <- err })
+		warnings := make(chan error, 10)
+		go c.Watch(ctx, func(err error) { warnings <- err })
 
-		// The key comes first. Nothing is said if the certificate follows soon.
+		// The key comes first. There is no warning if the certificate follows soon.
 		replace(t, keyFile, second.KeyPEM(t))
 		<-time.After(checkInterval)
-		if got := served(c); got != "first" || len(told) != 0 {
-			t.Errorf("with half of a renewal %s is served, and %d errors are told", got, len(told))
+		if got := served(c); got != "first" || len(warnings) != 0 {
+			t.Errorf("with half of a renewal %s is served, there are %d warnings", got, len(warnings))
 		}
 		replace(t, certFile, rig.CertificatesPEM(second))
 		<-time.After(10 * time.Second)
-		if got := served(c); got != "second" || len(told) != 0 {
-			t.Errorf("after a renewal %s is served, and %d errors are told", got, len(told))
+		if got := served(c); got != "second" || len(warnings) != 0 {
+			t.Errorf("after a renewal %s is served, there are %d warnings", got, len(warnings))
 		}
 
-		// What does not load is told once.
+		// There is one warning of each kind of files that do not load.
 		for i, broken := range []func(){
 			func() { replace(t, certFile, rig.CertificatesPEM(first)) },
 			func() { replace(t, certFile, "") },
@@ -135,14 +147,14 @@ func TestRenewal(t *testing.T) {
 		} {
 			broken()
 			<-time.After(time.Minute)
-			if got := served(c); got != "second" || len(told) != i+1 {
-				t.Errorf("with broken files %s is served, and %d errors are told, want %d", got, len(told), i+1)
+			if got := served(c); got != "second" || len(warnings) != i+1 {
+				t.Errorf("with broken files %s is served, there are %d warnings, want %d", got, len(warnings), i+1)
 			}
 		}
 		want := "sslkey " + keyFile + " with sslcert " + certFile +
-			": private key does not match public key; the certificate from before is still served"
-		if got := (<-told).Error(); got != want {
-			t.Errorf("told %q, want %q", got, want)
+			": private key does not match public key; the old certificate is still served"
+		if got := (<-warnings).Error(); got != want {
+			t.Errorf("the warning is %q, want %q", got, want)
 		}
 
 		// A link that is swapped, as certbot does it, is a change as well.

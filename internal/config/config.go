@@ -1,7 +1,7 @@
 // Package config reads the settings: the original's JSON file, with the
-// original's names. What the original accepts is accepted. What it would run
-// wrongly with, such as no interval (a flush each millisecond) or a key without
-// a certificate (plain HTTP), is refused.
+// original's names. What the original accepts is accepted. What the original
+// would run wrongly with is refused, such as no interval (a flush each
+// millisecond) or a key without a certificate (plain HTTP).
 package config
 
 import (
@@ -19,42 +19,47 @@ type Config struct {
 	Host     string        // to listen on; empty for all interfaces
 	Port     int           // 0 to 65535; 0 for a free one
 	Interval time.Duration // between flushes; at least a millisecond
-	Discard  bool          // drop what could not be delivered
+	Discard  bool          // drop the hits of a flush that failed
 	Secret   string        // sent with each flush; empty for none
-	// MaxMemory bounds what the keys of the hits take, in bytes. It is the one
-	// setting that the original does not have.
-	MaxMemory int64
+
+	// The original does not have these two settings.
+	MaxMemory      int64 // bytes that the keys may take; at least one key fits
+	MaxConnections int   // at least 1, or 0 to leave the number to the server
 
 	Endpoint       *url.URL // scheme (http or https), host and user; nil for none
 	EndpointTarget string   // path and query, escaped
-	EndpointText   string   // the whole as it was written, but for a password: for the log
+	EndpointText   string   // as it was written, for the log; secrets are replaced with xxxxx
 
-	// Files in PEM, both or neither, and one that goes with them or is empty.
+	// Names of files in PEM. SSLKey and SSLCert are both set, or all three are empty.
 	SSLKey, SSLCert, SSLCA string
 }
 
-// Parse reads and checks a configuration. With or without an error it returns
-// the names of the settings that it does not know, in the order of their
-// bytes. An error is one line that names the setting, what it should be and
-// what it is, but never a secret or a password.
-func Parse(r io.Reader) (config Config, unknown []string, err error) {
+// Parse reads and checks a configuration. With or without an error, it returns
+// warnings about settings that are there more than once and about unknown ones,
+// each a line without its end. An error is one line that names the setting, what
+// it should be and what it is. Neither holds a secret or a password.
+func Parse(r io.Reader) (config Config, warnings []string, err error) {
 	text, err := io.ReadAll(r)
 	if err != nil {
 		return Config{}, nil, err
 	}
-	values, err := object(text)
+	values, repeated, err := object(text)
 	if err != nil {
 		return Config{}, nil, err
 	}
+	for _, name := range repeated {
+		warnings = append(warnings, fmt.Sprintf("setting %q is there more than once; the last value counts", name))
+	}
 	s := settings{values: values}
 	config = Config{
-		Host:     s.text("host"),
+		Host:     s.host("host"),
 		Port:     s.port("port"),
 		Interval: s.interval("interval"),
 		Discard:  s.flag("discard"),
 		Secret:   s.secret("secret"),
 
-		MaxMemory: s.megabytes("maxmemory", 256),
+		MaxMemory:      s.megabytes("maxmemory"),
+		MaxConnections: s.count("maxconnections"),
 
 		SSLKey:  s.file("sslkey"),
 		SSLCert: s.file("sslcert"),
@@ -64,11 +69,14 @@ func Parse(r io.Reader) (config Config, unknown []string, err error) {
 	if s.err == nil {
 		s.err = config.validate()
 	}
-	return config, slices.Sorted(maps.Keys(s.values)), s.err
+	for _, name := range slices.Sorted(maps.Keys(s.values)) {
+		warnings = append(warnings, fmt.Sprintf("unknown setting %q is ignored", name))
+	}
+	return config, warnings, s.err
 }
 
-// validate checks what no setting shows alone. Of a certificate's files, the
-// original takes one without the others for none, and serves plain HTTP.
+// validate checks the settings that depend on each other. If only some files of a
+// certificate are set, the original ignores them, and serves plain HTTP.
 func (c Config) validate() error {
 	switch {
 	case c.SSLKey != "" && c.SSLCert == "":

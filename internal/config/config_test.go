@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"math"
 	"os"
 	"slices"
@@ -19,9 +20,9 @@ func TestExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	c, unknown, err := Parse(file)
-	if err != nil || len(unknown) > 0 {
-		t.Fatalf("unknown settings %q, error %v", unknown, err)
+	c, warnings, err := Parse(file)
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("warnings %q, error %v", warnings, err)
 	}
 	if c.Host != "localhost" || c.Port != 9187 || c.Interval != time.Minute || c.Discard || c.Secret == "" ||
 		c.EndpointText != "http://www.example.com/internal/save_hits" || c.EndpointTarget != "/internal/save_hits" || c.Endpoint.Host != "www.example.com" {
@@ -36,15 +37,15 @@ func TestRecipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if _, unknown, err := Parse(file); err != nil || len(unknown) > 0 {
-		t.Errorf("unknown settings %q, error %v", unknown, err)
+	if _, warnings, err := Parse(file); err != nil || len(warnings) > 0 {
+		t.Errorf("warnings %q, error %v", warnings, err)
 	}
 }
 
 func TestAccepted(t *testing.T) {
 	for text, check := range map[string]func(Config) bool{
 		`"port": 9187`: func(c Config) bool {
-			return c.Port == 9187 && c.Host == "" && c.Endpoint == nil && c.MaxMemory == 256<<20
+			return c.Port == 9187 && c.Host == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0
 		},
 		`"port": "9187"`:          func(c Config) bool { return c.Port == 9187 },
 		`"port": " 9187 "`:        func(c Config) bool { return c.Port == 9187 },
@@ -65,6 +66,11 @@ func TestAccepted(t *testing.T) {
 		`"maxmemory": 64`:         func(c Config) bool { return c.MaxMemory == 64<<20 },
 		`"maxmemory": "0.5"`:      func(c Config) bool { return c.MaxMemory == 512<<10 },
 		`"maxmemory": 1e300`:      func(c Config) bool { return c.MaxMemory == 1<<50 },
+		`"maxmemory": 0.02`:       func(c Config) bool { return c.MaxMemory >= 20<<10+128 }, // the longest key
+		`"maxconnections": null`:  func(c Config) bool { return c.MaxConnections == 0 },
+		`"maxconnections": 1`:     func(c Config) bool { return c.MaxConnections == 1 },
+		`"maxconnections": "5e3"`: func(c Config) bool { return c.MaxConnections == 5000 },
+		`"maxconnections": 1e300`: func(c Config) bool { return c.MaxConnections == math.MaxInt32 },
 		`"secret": "s"`:           func(c Config) bool { return c.Secret == "s" },
 		`"secret": 12345`:         func(c Config) bool { return c.Secret == "12345" },
 		`"secret": 1e21`:          func(c Config) bool { return c.Secret == "1e+21" },
@@ -73,6 +79,7 @@ func TestAccepted(t *testing.T) {
 		`"host": ""`:              func(c Config) bool { return c.Host == "" },
 		`"host": null`:            func(c Config) bool { return c.Host == "" },
 		`"host": "::1"`:           func(c Config) bool { return c.Host == "::1" },
+		`"host": "fe80::1%eth0"`:  func(c Config) bool { return c.Host == "fe80::1%eth0" },
 		`"endpoint": ""`:          func(c Config) bool { return c.Endpoint == nil },
 		`"endpoint": false`:       func(c Config) bool { return c.Endpoint == nil },
 		`"endpoint": "HTTP://h"`:  func(c Config) bool { return c.Endpoint.Scheme == "http" && c.EndpointText == "HTTP://h" },
@@ -81,16 +88,16 @@ func TestAccepted(t *testing.T) {
 		`"endpoint": "http:\\\\h\\a"`:                func(c Config) bool { return c.Endpoint.Host == "h" && c.EndpointTarget == "/a" },
 		`"endpoint": "http://h?"`:                    func(c Config) bool { return c.EndpointTarget == "/" },
 		`"endpoint": "http://u:p%2F@h:1/a:b@c?d"`: func(c Config) bool {
-			return c.EndpointText == "http://u:xxxxx@h:1/a:b@c?d" && c.Endpoint.User.String() == "u:p%2F"
+			return c.EndpointText == "http://u:xxxxx@h:1/a:b@c?xxxxx" && c.Endpoint.User.String() == "u:p%2F"
 		},
-		`"endpoint": "https://h/a:b@c?d"`:             func(c Config) bool { return c.EndpointText == "https://h/a:b@c?d" },
+		`"endpoint": "https://h/a:b@c#d@e"`:           func(c Config) bool { return c.EndpointText == "https://h/a:b@c#d@e" },
 		`"sslkey": "k", "sslcert": "c"`:               func(c Config) bool { return c.SSLKey == "k" && c.SSLCert == "c" && c.SSLCA == "" },
 		`"sslkey": "k", "sslcert": "c", "sslca": "a"`: func(c Config) bool { return c.SSLCA == "a" },
 	} {
-		// The last of two settings of one name counts, as in JavaScript.
-		c, unknown, err := parse(`{"port": 1, "interval": 1, ` + text + `}`)
-		if err != nil || len(unknown) > 0 || !check(c) {
-			t.Errorf("%s: got %+v, unknown settings %q, error %v", text, c, unknown, err)
+		// A setting that is in text as well has the last value, as in JavaScript.
+		c, warnings, err := parse(`{"port": 1, "interval": 1, ` + text + `}`)
+		if err != nil || strings.Contains(strings.Join(warnings, "\n"), "unknown") || !check(c) {
+			t.Errorf("%s: got %+v, warnings %q, error %v", text, c, warnings, err)
 		}
 	}
 }
@@ -128,8 +135,21 @@ func TestRefused(t *testing.T) {
 		`{"port": 1, "interval": 1, "sslca": "a"}`:                  `sslca: of no use without sslkey and sslcert`,
 		`{"port": 1, "interval": 1, "sslkey": 1, "sslcert": "c"}`:   `sslkey: want a string (got 1)`,
 
-		`{"port": 1, "interval": 1, "maxmemory": 0}`:     `maxmemory: want a number of megabytes above 0 (got 0)`,
-		`{"port": 1, "interval": 1, "maxmemory": "1GB"}`: `maxmemory: want a number of megabytes above 0 (got "1GB")`,
+		`{"port": 1, "interval": 1, "maxmemory": 0}`:     `maxmemory: want a number of megabytes, 0.02 or more (got 0)`,
+		`{"port": 1, "interval": 1, "maxmemory": 0.019}`: `maxmemory: want a number of megabytes, 0.02 or more (got 0.019)`,
+		`{"port": 1, "interval": 1, "maxmemory": "1GB"}`: `maxmemory: want a number of megabytes, 0.02 or more (got "1GB")`,
+
+		`{"port": 1, "interval": 1, "maxconnections": 0}`:     `maxconnections: want a whole number, 1 or more (got 0)`,
+		`{"port": 1, "interval": 1, "maxconnections": 1.5}`:   `maxconnections: want a whole number, 1 or more (got 1.5)`,
+		`{"port": 1, "interval": 1, "maxconnections": "all"}`: `maxconnections: want a whole number, 1 or more (got "all")`,
+		`{"port": 1, "interval": 1, "maxconnections": false}`: `maxconnections: want a whole number, 1 or more (got false)`,
+
+		`{"port": 1, "interval": 1, "host": "http://h"}`: `host: want a name or an address alone, without a scheme or a path (got "http://h")`,
+		`{"port": 1, "interval": 1, "host": "h/x"}`:      `host: want a name or an address alone, without a scheme or a path (got "h/x")`,
+		`{"port": 1, "interval": 1, "host": "h:80"}`:     `host: want a name or an address alone, and the port in the setting port (got "h:80")`,
+		`{"port": 1, "interval": 1, "host": "[::1]:80"}`: `host: want an IPv6 address without brackets, and the port in the setting port (got "[::1]:80")`,
+
+		`{"port": 1, "interval": 1, "endpoint": "ftp://h?a=b&c"}`: `endpoint: want a URL with http:// or https:// and a host (got "ftp://h?a=xxxxx&xxxxx")`,
 
 		"":                   `the file is empty`,
 		" \n":                `the file is empty`,
@@ -137,15 +157,69 @@ func TestRefused(t *testing.T) {
 		"null":               `want a JSON object (got null)`,
 		`"a"`:                `want a JSON object (got a string)`,
 		"12":                 `want a JSON object (got a number)`,
-		"{\n  \"é\": 1,\n}":  `line 3, column 1: invalid character '}' looking for beginning of object key string`,
 		`{"é": x}`:           `line 1, column 7: invalid character 'x' looking for beginning of value`,
-		"{\n\"port\": 1":     `line 2, column 10: unexpected end of JSON input`,
 		`{"port": 1} x`:      `line 1, column 13: invalid character 'x' after top-level value`,
-		"{\"port\": 1} // x": `line 1, column 13: invalid character '/' after top-level value`,
-		"\uFEFF{}":           `line 1, column 1: invalid character 'ï' looking for beginning of value`,
+		`{"a": 1 "b": 2}`:    `line 1, column 9: invalid character '"' after object key:value pair`,
+		"{\n\"port\": 1":     `line 2, column 10: the file ends inside of the JSON text; a quote, bracket or brace is not closed`,
+		`{"é": "x`:           `line 1, column 9: the file ends inside of the JSON text; a quote, bracket or brace is not closed`,
+		`{"é": "C:\dir"}`:    `line 1, column 10: invalid escape sequence in a string; a backslash is written \\`,
+		`{"secret": "\u12"}`: `line 1, column 13: invalid escape sequence in a string; a backslash is written \\`,
+		"{\"a\": \"x\n\"}":   `line 1, column 9: the string has no closing quote on its line`,
+		"{\"a\": \"x\r\n\"}": `line 1, column 9: the string has no closing quote on its line`,
+		"{\"a\": \"x\ty\"}":  `line 1, column 9: invalid character '\t' in a string; write it as \u0009`,
+		"{\n “a”: 1}":        `line 2, column 2: invalid character '“' outside of a string`,
+		"{\xE9: 1}":          `line 1, column 2: invalid character '�' outside of a string`,
+
+		"// x\n{}":           `line 1, column 1: JSON has no comments; remove this one`,
+		"{\"port\": 1} // x": `line 1, column 13: JSON has no comments; remove this one`,
+		"{\n  /* x */ \"a\"": `line 2, column 3: JSON has no comments; remove this one`,
+		"{\n\"a\": 1 # x\n}": `line 2, column 8: JSON has no comments; remove this one`,
+		"{\n  \"é\": 1,\n}":  `line 2, column 9: JSON has no comma after the last value; remove this one`,
+		`{"a": [1, 2 , ]}`:   `line 1, column 13: JSON has no comma after the last value; remove this one`,
+		`{,}`:                `line 1, column 2: invalid character ',' looking for beginning of object key string`,
+		`{"a": / }`:          `line 1, column 7: invalid character '/' looking for beginning of value`,
+		"\uFEFF{}":           `the file begins with a byte order mark; save it as UTF-8 without a byte order mark`,
+		"\xFF\xFE{\x00}\x00": `the file is UTF-16; save it as UTF-8 without a byte order mark`,
+		"\xFE\xFF\x00{\x00}": `the file is UTF-16; save it as UTF-8 without a byte order mark`,
+		"{\x00\n\x00}\x00":   `the file is UTF-16; save it as UTF-8 without a byte order mark`,
+		"\x00{\x00}":         `the file is UTF-16; save it as UTF-8 without a byte order mark`,
 	} {
 		if _, _, err := parse(text); err == nil || err.Error() != want {
 			t.Errorf("%s: error %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for text, want := range map[string]string{
+		// Without a user and a query the text is as it was written.
+		` HTTP:\\h:80\a/b@c:d@e#f@g`:    ` HTTP:\\h:80\a/b@c:d@e#f@g`,
+		`https://h/a?`:                  `https://h/a?`,
+		`http://user:hunter2@h:80/x`:    `http://user:xxxxx@h:80/x`,
+		`http:\\user:hunter2@h:80\x`:    `http:\\user:xxxxx@h:80\x`,
+		`http:/\user:hunter2@h`:         `http:/\user:xxxxx@h`,
+		`http://user:hunter2:3@h`:       `http://user:xxxxx@h`,
+		`http://user:hunter2@3@h`:       `http://user:xxxxx@h`,
+		`http://me@work:hunter2@h`:      `http://xxxxx@work:xxxxx@h`,
+		`http://:hunter2@h`:             `http://:xxxxx@h`,
+		`http://user:1#hunter2@h/x`:     `http://user:xxxxx@h/x`,
+		`http://hunter2@h/x`:            `http://xxxxx@h/x`,
+		`http:\\hunter2@h:80`:           `http:\\xxxxx@h:80`,
+		`https://h/x?token=hunter2`:     `https://h/x?token=xxxxx`,
+		`https:\\h\x?token=hunter2&a=b`: `https:\\h\x?token=xxxxx&a=xxxxx`,
+		`http://h?a=b=hunter2&&c=`:      `http://h?a=xxxxx&&c=xxxxx`,
+		`http://h/?hunter2`:             `http://h/?xxxxx`,
+		`http://h/?a=b#hunter2?c=d`:     `http://h/?a=xxxxx`,
+		`http://h/?a=http://u:p@i`:      `http://h/?a=xxxxx`,
+		`http://u:hunter2@h/?a=b@c&d=@`: `http://u:xxxxx@h/?a=xxxxx&d=xxxxx`,
+	} {
+		encoded, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, _, err := parse(`{"port": 1, "interval": 1, "endpoint": ` + string(encoded) + `}`)
+		if err != nil || c.EndpointText != want {
+			t.Errorf("%s: the log has %q, want %q (error %v)", text, c.EndpointText, want, err)
 		}
 	}
 }
@@ -157,6 +231,12 @@ func TestSecretsAreNotShown(t *testing.T) {
 		`"endpoint": "ftp://user:hunter2@host/"`,
 		`"endpoint": "http://user:hunter2/@host/"`,
 		`"endpoint": "user:hunter2@host"`,
+		`"endpoint": "ftp:\\\\user:hunter2@host\\x"`,
+		`"endpoint": "ftp://host/?token=hunter2"`,
+		`"endpoint": "host/?hunter2"`,
+		`"endpoint": "http://user:pass?hunter2@host/"`,
+		`"host": "user:hunter2@host"`,
+		`"host": "http://host/?token=hunter2"`,
 		`"endpoint": "http://user:hunter2@host:99999/"`,
 		`"endpoint": ["http://user:hunter2@host/"]`,
 		`"endpoint": {"url": "http://user:hunter2@host/"}`,
@@ -170,9 +250,21 @@ func TestSecretsAreNotShown(t *testing.T) {
 	}
 }
 
-func TestUnknownSettings(t *testing.T) {
-	_, unknown, err := parse(`{"Port": 1, "port": 1, "intervall": 60, "discrad": true}`)
-	if !slices.Equal(unknown, []string{"Port", "discrad", "intervall"}) || err == nil {
-		t.Errorf("unknown settings %q and error %v, want the three and one", unknown, err)
+func TestWarnings(t *testing.T) {
+	c, warnings, err := parse(`{"Port": 1, "port": 1, "port": 2, "secret": {"port": 1}, "port": 3,
+		"intervall": 60, "discrad": true, "secret": "s", "discard": true, "discard": null}`)
+	want := []string{
+		`setting "port" is there more than once; the last value counts`,
+		`setting "secret" is there more than once; the last value counts`,
+		`setting "discard" is there more than once; the last value counts`,
+		`unknown setting "Port" is ignored`,
+		`unknown setting "discrad" is ignored`,
+		`unknown setting "intervall" is ignored`,
+	}
+	if !slices.Equal(warnings, want) || err == nil {
+		t.Errorf("warnings %q and error %v, want %q and the error of a missing interval", warnings, err, want)
+	}
+	if c.Port != 3 || c.Secret != "s" || c.Discard {
+		t.Errorf("got %+v, want the last values", c)
 	}
 }

@@ -5,48 +5,100 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// object decodes a JSON object. The error of a text that is not JSON says where.
-func object(text []byte) (map[string]any, error) {
-	if len(bytes.TrimSpace(text)) == 0 {
-		return nil, errors.New("the file is empty")
+// object decodes a JSON object. It also returns the names that the object has
+// more than once: as in JavaScript, the last value counts. An error about the
+// text says what to do, and where: it names the line and the column.
+func object(text []byte) (values map[string]any, repeated []string, err error) {
+	const unmarked = "save it as UTF-8 without a byte order mark"
+	switch {
+	case len(bytes.TrimSpace(text)) == 0:
+		return nil, nil, errors.New("the file is empty")
+	case bytes.HasPrefix(text, []byte("\xEF\xBB\xBF")):
+		return nil, nil, errors.New("the file begins with a byte order mark; " + unmarked)
+	// UTF-16 begins with a mark, or has a zero byte beside its first character.
+	case bytes.HasPrefix(text, []byte("\xFF\xFE")), bytes.HasPrefix(text, []byte("\xFE\xFF")),
+		bytes.IndexByte(text[:min(2, len(text))], 0) >= 0:
+		return nil, nil, errors.New("the file is UTF-16; " + unmarked)
 	}
-	var value any
+	// The check comes first, because Decoder's errors do not say where in the
+	// whole text they are.
 	if err := json.Unmarshal(text, new(json.RawMessage)); err != nil {
-		return nil, located(text, err)
+		return nil, nil, located(text, err)
 	}
-	// As json.Number, since a number may be written that no float64 can hold.
 	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	if err := decoder.Decode(&value); err != nil {
-		return nil, err
+	decoder.UseNumber() // The text may have a number that is too large for a float64.
+	first, err := decoder.Token()
+	if err != nil {
+		return nil, nil, err
 	}
-	values, ok := value.(map[string]any)
-	if !ok {
-		return nil, fmt.Errorf("want a JSON object (got %s)", kindOf(value))
+	if first != json.Delim('{') {
+		return nil, nil, fmt.Errorf("want a JSON object (got %s)", kindOf(first))
 	}
-	return values, nil
+	values = make(map[string]any)
+	for decoder.More() {
+		token, err := decoder.Token()
+		if err != nil {
+			return nil, nil, err
+		}
+		var value any
+		if err := decoder.Decode(&value); err != nil {
+			return nil, nil, err
+		}
+		name := token.(string)
+		if _, known := values[name]; known && !slices.Contains(repeated, name) {
+			repeated = append(repeated, name)
+		}
+		values[name] = value
+	}
+	return values, repeated, nil
 }
 
-// located adds the line and column, in characters from 1, to a syntax error.
+// located adds the line and the column, in characters from 1, to a syntax error.
+// The usual mistakes have messages of their own, which say what to do. So do the
+// errors that Go 1.26 and 1.27 word differently.
 func located(text []byte, err error) error {
-	var syntax *json.SyntaxError
-	if !errors.As(err, &syntax) {
+	syntax, ok := errors.AsType[*json.SyntaxError](err)
+	if !ok {
 		return err
 	}
-	before := text[:max(syntax.Offset-1, 0)]
-	if strings.HasPrefix(syntax.Error(), "unexpected end") {
-		before = text
+	message := syntax.Error()
+	at := max(int(syntax.Offset)-1, 0)
+	// Go 1.26 counts to the first byte of a character, 1.27 to the last one.
+	for at > 0 && !utf8.RuneStart(text[at]) {
+		at--
 	}
-	line := bytes.Count(before, []byte("\n")) + 1
-	column := utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1
-	return fmt.Errorf("line %d, column %d: %w", line, column, err)
+	rest, before := text[at:], bytes.TrimSpace(text[:at])
+	switch char, _ := utf8.DecodeRune(rest); {
+	case strings.HasPrefix(message, "unexpected end"):
+		at = len(text)
+		message = "the file ends inside of the JSON text; a quote, bracket or brace is not closed"
+	case bytes.HasPrefix(rest, []byte("//")), bytes.HasPrefix(rest, []byte("/*")), char == '#':
+		message = "JSON has no comments; remove this one"
+	case (char == '}' || char == ']') && bytes.HasSuffix(before, []byte(",")):
+		at = bytes.LastIndexByte(text[:at], ',')
+		message = "JSON has no comma after the last value; remove this one"
+	case strings.Contains(message, "escape"):
+		at = bytes.LastIndexByte(text[:syntax.Offset], '\\')
+		message = `invalid escape sequence in a string; a backslash is written \\`
+	case strings.Contains(message, "in string") && (char == '\n' || char == '\r'):
+		message = "the string has no closing quote on its line"
+	case strings.Contains(message, "in string"):
+		message = fmt.Sprintf("invalid character %q in a string; write it as \\u%04x", char, char)
+	case char >= utf8.RuneSelf:
+		message = fmt.Sprintf("invalid character %q outside of a string", char)
+	}
+	line := bytes.Count(text[:at], []byte("\n")) + 1
+	column := utf8.RuneCount(text[bytes.LastIndexByte(text[:at], '\n')+1:at]) + 1
+	return fmt.Errorf("line %d, column %d: %s", line, column, message)
 }
 
-// A kind says what a value is, in the place of the value.
+// A kind says of what kind a value is. It takes the place of a value that an
+// error must not show.
 type kind string
 
 func kindOf(value any) kind {
@@ -59,7 +111,7 @@ func kindOf(value any) kind {
 		return "a string"
 	case json.Number:
 		return "a number"
-	case []any:
+	case []any, json.Delim: // Of delimiters only '[' comes here.
 		return "an array"
 	}
 	return "an object"

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strconv"
@@ -15,24 +16,24 @@ import (
 	"pixel-ping/internal/node"
 )
 
-// settings are read one by one, each as the type that it should have. A setting
-// that was read is gone from values, so that the unknown ones are left in the
-// end, and the first that is wrong stays in err.
+// settings hands out the values one by one, each checked for the type that it
+// should have. take removes a value, so unknown settings are what is left in
+// values in the end. err is the first error.
 type settings struct {
 	values map[string]any
 	err    error
 }
 
-// take returns a value, or nil for none: JavaScript takes null for as good as
-// nothing.
+// take returns a value and removes it. It returns nil for null and for a missing
+// value, between which the original makes no difference.
 func (s *settings) take(name string) any {
 	value := s.values[name]
 	delete(s.values, name)
 	return value
 }
 
-// fail keeps the first error. Of a value that could hold a secret, as arrays and
-// objects may, it is only told what kind it is of.
+// fail records an error, unless there is one already. An array or an object may
+// hold a secret, so the error names only its kind.
 func (s *settings) fail(name, want string, got any) {
 	if s.err != nil {
 		return
@@ -44,14 +45,15 @@ func (s *settings) fail(name, want string, got any) {
 		s.err = fmt.Errorf("%s: want %s (got %s)", name, want, got)
 	case []any, map[string]any:
 		s.err = fmt.Errorf("%s: want %s (got %s)", name, want, kindOf(got))
+	case string:
+		s.err = fmt.Errorf("%s: want %s (got %q)", name, want, got)
 	default:
-		text, _ := json.Marshal(got)
-		s.err = fmt.Errorf("%s: want %s (got %s)", name, want, text)
+		s.err = fmt.Errorf("%s: want %s (got %v)", name, want, got)
 	}
 }
 
-// text reads an optional string. The original tests these for being true, so
-// false is as good as nothing too.
+// text reads an optional string. The original only tests whether these settings
+// are true in JavaScript's sense, so false means none, too.
 func (s *settings) text(name string) string {
 	switch value := s.take(name).(type) {
 	case nil:
@@ -65,12 +67,33 @@ func (s *settings) text(name string) string {
 	return ""
 }
 
-// file reads the name of a file, and does not show what was pasted in place of
-// it.
+// host reads a name or an address to listen on.
+func (s *settings) host(name string) string {
+	value := s.text(name)
+	if _, err := netip.ParseAddr(value); err == nil {
+		return value
+	}
+	switch {
+	case strings.ContainsAny(value, `/\@?`):
+		var got any = value
+		if strings.ContainsAny(value, "@?") {
+			got = kind("a URL that may hold a secret")
+		}
+		s.fail(name, "a name or an address alone, without a scheme or a path", got)
+	case strings.ContainsAny(value, "[]"):
+		s.fail(name, "an IPv6 address without brackets, and the port in the setting port", value)
+	case strings.Contains(value, ":"):
+		s.fail(name, "a name or an address alone, and the port in the setting port", value)
+	}
+	return value
+}
+
+// file reads the name of a file. Where the contents of the file were pasted in
+// its place, the error does not show them.
 func (s *settings) file(name string) string {
 	value := s.text(name)
 	if strings.Contains(value, "-----BEGIN") {
-		s.fail(name, "the name of a file", kind("what should be in it"))
+		s.fail(name, "the name of a file", kind("the contents of one"))
 	}
 	return value
 }
@@ -96,8 +119,9 @@ func (s *settings) port(name string) int {
 	return int(n)
 }
 
-// interval reads seconds. Node's timers go no faster than a millisecond, and
-// those above 24.8 days as fast as that, which these do not.
+// interval reads seconds. As with Node's timers, the shortest interval is a
+// millisecond. Node's timers also run each millisecond if the interval is above
+// 24.8 days; here a long interval is as long as it says.
 func (s *settings) interval(name string) time.Duration {
 	value := s.take(name)
 	n, ok := number(value)
@@ -111,22 +135,44 @@ func (s *settings) interval(name string) time.Duration {
 	return max(time.Duration(n*float64(time.Second)), time.Millisecond)
 }
 
-// megabytes reads a number of 1,048,576 bytes, and returns bytes.
-func (s *settings) megabytes(name string, missing int64) int64 {
+const (
+	defaultMegabytes = 256
+	// minMegabytes is room for one key of the greatest length: 20 kB, which is what
+	// the server accepts as a request's target and headers, and what the store adds
+	// for each key.
+	minMegabytes = 0.02
+)
+
+// megabytes reads a number of megabytes (1,048,576 bytes) and returns bytes.
+func (s *settings) megabytes(name string) int64 {
 	value := s.take(name)
 	if value == nil {
-		return missing << 20
+		return defaultMegabytes << 20
 	}
 	n, ok := number(value)
-	if !ok || n <= 0 {
-		s.fail(name, "a number of megabytes above 0", value)
+	if !ok || n < minMegabytes {
+		s.fail(name, fmt.Sprintf("a number of megabytes, %v or more", minMegabytes), value)
 		return 0
 	}
 	return int64(min(n, 1<<30) * (1 << 20))
 }
 
-// secret reads a string, or a number, which is sent as its digits. The value is
-// in no error.
+// count reads an optional whole number, and returns 0 for none.
+func (s *settings) count(name string) int {
+	value := s.take(name)
+	if value == nil {
+		return 0
+	}
+	n, ok := number(value)
+	if !ok || n != math.Trunc(n) || n < 1 {
+		s.fail(name, "a whole number, 1 or more", value)
+		return 0
+	}
+	return int(min(n, math.MaxInt32))
+}
+
+// secret reads a string, or a number, which is sent as its digits. No error
+// shows the value.
 func (s *settings) secret(name string) string {
 	switch value := s.take(name).(type) {
 	case string:
@@ -146,13 +192,10 @@ func (s *settings) secret(name string) string {
 	return ""
 }
 
-// password is what Redacted URLs hide, found in the text as it was written.
-var password = regexp.MustCompile(`^([^/?#]*//[^:/?#]*):[^/?#]*@`)
-
-// endpoint reads a URL. It returns the part of it that says where, scheme, host
-// and user; the target, which is path and query as Node escapes them; and the
-// whole as it was written, but for a password. The original posts to odd places
-// with one that has another scheme or no host.
+// endpoint reads a URL. It returns the part that says where to connect (scheme,
+// host and user), the target (path and query, escaped as Node does), and the
+// text for the log. The original posts to odd places if the URL has another
+// scheme or no host. Like the original, endpoint takes a backslash for a slash.
 func (s *settings) endpoint(name string) (where *url.URL, target, text string) {
 	text = s.text(name)
 	if text == "" {
@@ -160,28 +203,61 @@ func (s *settings) endpoint(name string) (where *url.URL, target, text string) {
 	}
 	whole, _, _ := strings.Cut(strings.TrimSpace(text), "#")
 	rest, query, _ := strings.Cut(whole, "?")
-	rest = strings.ReplaceAll(rest, "\\", "/")
+	rest = strings.ReplaceAll(rest, `\`, "/")
 	scheme, rest, _ := strings.Cut(rest, "://")
 	authority, path, _ := strings.Cut(rest, "/")
 	where, err := url.Parse(scheme + "://" + authority)
-	if err == nil && (where.Scheme == "http" || where.Scheme == "https") && validHost(where) && !strings.ContainsFunc(whole, unicode.IsControl) {
+	if err == nil && (where.Scheme == "http" || where.Scheme == "https") && validHost(where) &&
+		!strings.ContainsFunc(whole, unicode.IsControl) {
 		target = node.EscapeURL("/" + path)
 		if query != "" {
 			target += "?" + node.EscapeURL(query)
 		}
-		return where, target, password.ReplaceAllString(text, "$1:xxxxx@")
+		return where, target, redact(text)
 	}
+	// Where the parts of such a text begin and end is a guess, so the error shows
+	// no text that may hold a password.
+	var got any = redact(text)
 	if strings.Contains(text, "@") {
-		s.fail(name, "a URL with http:// or https:// and a host", kind("one that may hold a password"))
-	} else {
-		s.fail(name, "a URL with http:// or https:// and a host", text)
+		got = kind("one that may hold a password")
 	}
+	s.fail(name, "a URL with http:// or https:// and a host", got)
 	return nil, "", ""
 }
 
-// validHost reports whether a URL's host and port can be connected to. Names
-// beyond ASCII would need a table to be looked up; they are to be written in
-// their xn-- form.
+var (
+	// password is the colon before the password of a URL, to the @ behind it, after
+	// the parts up to the user. A # should be escaped in a password, but may not be,
+	// so it does not end the password here.
+	password = regexp.MustCompile(`^([^/\\?#]*[/\\]{2}[^:/\\?#]*):[^/\\?]*@`)
+	// loneUser is a user without a password, who may be a token.
+	loneUser = regexp.MustCompile(`^([^/\\?#]*[/\\]{2})[^:/\\?#]*@`)
+)
+
+// redact replaces the secrets that a URL may hold with xxxxx: the password, a
+// user without a password, and the values of the query. A parameter without = is
+// taken for a value. Everything else stays as it was written.
+func redact(text string) string {
+	text, query, found := strings.Cut(text, "?")
+	text = loneUser.ReplaceAllString(text, "${1}xxxxx@")
+	text = password.ReplaceAllString(text, "${1}:xxxxx@")
+	if !found {
+		return text
+	}
+	parameters := strings.Split(query, "&")
+	for i, parameter := range parameters {
+		if name, _, found := strings.Cut(parameter, "="); found {
+			parameters[i] = name + "=xxxxx"
+		} else if parameter != "" {
+			parameters[i] = "xxxxx"
+		}
+	}
+	return text + "?" + strings.Join(parameters, "&")
+}
+
+// validHost reports whether the host and the port of u can be connected to. A
+// name with characters beyond ASCII has to be written in its xn-- form: the
+// standard library has no table to convert it.
 func validHost(u *url.URL) bool {
 	for _, r := range u.Host {
 		if r <= ' ' || r >= utf8.RuneSelf {
@@ -192,8 +268,8 @@ func validHost(u *url.URL) bool {
 	return u.Hostname() != "" && (u.Port() == "" || err == nil && port > 0)
 }
 
-// number returns the value of a number or of a string that JavaScript reads as
-// one, if it is finite.
+// number returns the value of a number, or of a string that JavaScript reads as
+// one. It reports false if there is none, or it is not finite.
 func number(value any) (float64, bool) {
 	switch value := value.(type) {
 	case json.Number:

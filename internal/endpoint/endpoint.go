@@ -1,5 +1,6 @@
-// Package endpoint delivers a batch of hits to the publisher's application: one
-// POST, of the same bytes as the original's. It is the last step of a hit.
+// Package endpoint delivers a batch of hits to the publisher's application: in
+// one POST, of the same bytes as the original's, or in several if the
+// application refuses one as too large. It is the last step of a hit.
 package endpoint
 
 import (
@@ -24,14 +25,21 @@ import (
 )
 
 const (
-	minTimeout     = time.Minute      // for an exchange
-	connectTimeout = 10 * time.Second // for connecting and the TLS handshake together
-	drainTimeout   = time.Second      // for what follows the status line
-	maxAnswer      = 256 << 10        // bytes that are read of an answer
+	// minTimeout is the least time for an exchange: what proxies such as nginx
+	// wait for an answer.
+	minTimeout = time.Minute
+	// connectTimeout is for connecting and the TLS handshake together. It lets
+	// the system send its SYN again three times.
+	connectTimeout = 10 * time.Second
+	// drainTimeout is for what follows the status line, which says nothing new.
+	drainTimeout = time.Second
+	// maxAnswer is how many bytes of an answer are read: more than any header
+	// that servers accept.
+	maxAnswer = 256 << 10
 )
 
-// Endpoint is where hits are delivered to. Its methods may be called by many
-// goroutines at once.
+// Endpoint is the application that hits are delivered to. Its methods may be
+// called by many goroutines at once.
 type Endpoint struct {
 	secret  string
 	timeout time.Duration
@@ -48,15 +56,16 @@ type Endpoint struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// New returns the endpoint at the scheme (http or https), host and user of u,
-// with target for the request line. A secret that is not empty is sent along.
-// An exchange, from connecting to the status line of the answer, may take a minute
-// or the interval between two flushes, whichever is longer; connecting alone, with
-// the TLS handshake, has 10 seconds of it. The original waits for ever.
+// New returns the endpoint with the scheme (http or https), host and user of u.
+// The request line has target. If secret is not empty, it is sent with the
+// counts. From connecting to the status line of the answer, a POST may take a
+// minute, or interval (the time between two flushes) if that is longer; of this,
+// connecting and the TLS handshake may take 10 seconds. The original waits for
+// ever.
 //
-// The original sends the path of the URL alone (its endReqOpts). Here target may
+// The original sends only the path of the URL (its endReqOpts). Here target may
 // have a query, and user:password is sent as Basic authentication, since that is
-// what the URL says. Proxy settings of the environment are consulted in neither.
+// what the URL says. Neither consults the environment's proxy settings.
 func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
 	name, port := strings.ToLower(u.Hostname()), u.Port()
 	e := &Endpoint{
@@ -86,67 +95,74 @@ func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
 	return e
 }
 
-// ErrTooLarge and ErrCut are what an error of Send is, for errors.Is, if the
-// application may take the same counts in parts: it has answered with 413, or
-// has cut the connection before it had read the request, as some servers do
-// instead.
+// The errors of Send are these, for errors.Is, or none of them.
 var (
+	// ErrTooLarge: the application answered with 413.
 	ErrTooLarge = errors.New("the request is too large")
-	ErrCut      = errors.New("the connection was cut")
+	// ErrCut: the connection was cut before the application had read the
+	// request, which some servers do in place of answering with 413.
+	ErrCut = errors.New("the connection was cut")
+	// ErrForbidden: the application answered with 401 or 403. It does so if it
+	// expects another secret.
+	ErrForbidden = errors.New("the application does not accept the secret")
 )
 
 // failure is an error that is worded as the original's log has it.
 type failure struct {
 	message string
-	kind    error // ErrTooLarge, ErrCut, or nil
+	kind    error // one of the errors above, or nil
 }
 
 func (f *failure) Error() string { return f.message }
 
 func (f *failure) Unwrap() error { return f.kind }
 
-// Send posts counts, in that order, and returns nil if the
-// application took them: if it answered with a status of 200 to 299. An error
-// is worded as the original's log has it (in its flush). Send only reads
-// counts, and does so no more once it has returned. When ctx ends, so does
-// Send, at once.
+// post makes one POST of counts, in that order, and returns nil if the
+// application accepted them: if it answered with a status of 200 to 299.
 //
 // The status line decides, whatever happens to the connection after it. The
 // original also looks at the connection, and merges back what was accepted if
-// it is reset after the answer. This is the reason for not using http.Client,
-// which does so as well; and it would follow a redirect with a GET, which
-// loses the hits.
-func (e *Endpoint) Send(ctx context.Context, counts []hits.Count) error {
+// the connection is reset after the answer. So does http.Client, which is why
+// it is not used; it would also follow a redirect with a GET, which loses the
+// hits.
+func (e *Endpoint) post(ctx context.Context, counts []hits.Count) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, fmt.Errorf("no answer within %v", e.timeout))
 	defer cancel()
 	status, cut, err := e.exchange(ctx, counts)
 	if err != nil && ctx.Err() != nil {
 		err, cut = context.Cause(ctx), false
 	}
-	switch {
-	case cut:
-		return &failure{"cannot connect to endpoint : " + reason(err), ErrCut}
-	case err != nil:
-		return &failure{"cannot connect to endpoint : " + reason(err), nil}
-	case status == http.StatusRequestEntityTooLarge:
-		return &failure{fmt.Sprintf("flush failed with code:%d", status), ErrTooLarge}
-	case status < 200 || status > 299:
-		return &failure{fmt.Sprintf("flush failed with code:%d", status), nil}
+	if err != nil {
+		failed := &failure{message: "cannot connect to endpoint : " + reason(err)}
+		if cut {
+			failed.kind = ErrCut
+		}
+		return failed
 	}
-	return nil
+	if status >= 200 && status <= 299 {
+		return nil
+	}
+	failed := &failure{message: fmt.Sprintf("flush failed with code:%d", status)}
+	switch status {
+	case http.StatusRequestEntityTooLarge:
+		failed.kind = ErrTooLarge
+	case http.StatusUnauthorized, http.StatusForbidden:
+		failed.kind = ErrForbidden
+	}
+	return failed
 }
 
-// exchange makes one connection, since one that was kept from the last flush
-// could be closed from the other end just now, writes the request while it
-// reads the answer, and returns the answer's status. With an error it reports
-// whether the connection was cut before the request was read.
+// exchange makes a connection, writes the request while it reads the answer,
+// and returns the answer's status. If there is an error, cut is whether the
+// connection was cut before the request was read. A connection is used once:
+// the application may close one that was kept at the moment of the next flush.
 func (e *Endpoint) exchange(ctx context.Context, counts []hits.Count) (status int, cut bool, err error) {
 	conn, raw, err := e.connect(ctx)
 	if err != nil {
 		// A reset may be seen this early, though it came after the connection.
 		return 0, e.tls == nil && errors.Is(err, syscall.ECONNRESET), err
 	}
-	// Without TLS's farewell, which may take its time.
+	// raw, as closing conn may wait for the other end to read TLS's close_notify.
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 
 	var writing error
@@ -168,14 +184,14 @@ func (e *Endpoint) exchange(ctx context.Context, counts []hits.Count) (status in
 	}
 	conn.Close()
 	<-written
-	// What was written may be on its way still. It was not read if the other end
-	// resets the connection, which is what closing it does then.
+	// A system that closes a connection with unread bytes resets it. So after a
+	// reset, the application may not have read what was written.
 	unread := writing != nil || errors.Is(err, syscall.ECONNRESET)
 	return status, err != nil && unread && err != errNotHTTP, err
 }
 
-// connect returns a connection, and the one that it is made over, which with TLS
-// is another.
+// connect returns the connection to write to, and the TCP connection below it:
+// the same one, but for TLS.
 func (e *Endpoint) connect(ctx context.Context) (conn, raw net.Conn, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %v", connectTimeout))
 	defer cancel()
@@ -198,9 +214,9 @@ var errNotHTTP = errors.New("the answer is not HTTP")
 
 var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([0-9]{3})(?: .*)?\r\n$`)
 
-// readStatus returns the status line of the answer and its code. Interim
-// answers, such as 103, are passed over; 101 is a final one, as nobody asked
-// for another protocol.
+// readStatus returns the status line of the answer and its code. It skips
+// interim answers, such as 103, but takes 101 as final: the request does not
+// ask for another protocol.
 func readStatus(answer *bufio.Reader) (line string, status int, err error) {
 	for {
 		if line, err = answer.ReadString('\n'); err != nil {
@@ -222,9 +238,9 @@ func readStatus(answer *bufio.Reader) (line string, status int, err error) {
 	}
 }
 
-// drain reads the rest of an answer, so that the application is not cut off
-// while it writes, for a second at the most, so that no answer can hold up the
-// flush. What it says, and whether it is complete, is of no interest.
+// drain reads and ignores the rest of an answer, complete or not, so that the
+// application can finish writing it. drain takes drainTimeout at most, so that
+// no answer can hold up the flush.
 func drain(conn net.Conn, answer io.Reader) {
 	conn.SetReadDeadline(time.Now().Add(drainTimeout))
 	response, err := http.ReadResponse(bufio.NewReader(answer), nil)

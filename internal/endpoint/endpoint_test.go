@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"maps"
@@ -38,7 +39,8 @@ func at(t *testing.T, address, secret string) *Endpoint {
 	return New(u, u.RequestURI(), secret, time.Second)
 }
 
-// listening returns the URL of a port whose connections are served by script.
+// listening starts a server that calls script for each connection and then closes
+// the connection. It returns the URL of the server.
 func listening(t *testing.T, script func(net.Conn)) string {
 	t.Helper()
 	return "http://" + rig.Listen(t, script)
@@ -76,9 +78,10 @@ func TestRequest(t *testing.T) {
 		{"", "", nil, "POST / HTTP/1.1\r\nhost: HOST\r\n" +
 			"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 11\r\nConnection: keep-alive\r\n\r\n" +
 			"json=%7B%7D"},
-		{"/a%20b?c=d#e", "s&cret ü", map[string]int64{"b": 12, "a": 9007199254740993}, "POST /a%20b?c=d HTTP/1.1\r\nhost: HOST\r\n" +
-			"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 77\r\nConnection: keep-alive\r\n\r\n" +
-			"json=%7B%22a%22%3A9007199254740993%2C%22b%22%3A12%7D&secret=s%26cret%20%C3%BC"},
+		{"/a%20b?c=d#e", "s&cret ü", map[string]int64{"b": 12, "a": 9007199254740993},
+			"POST /a%20b?c=d HTTP/1.1\r\nhost: HOST\r\n" +
+				"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 77\r\nConnection: keep-alive\r\n\r\n" +
+				"json=%7B%22a%22%3A9007199254740993%2C%22b%22%3A12%7D&secret=s%26cret%20%C3%BC"},
 	} {
 		received := make(chan string, 1)
 		address := listening(t, func(conn net.Conn) {
@@ -87,7 +90,7 @@ func TestRequest(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 		})
 		c := counts(test.counts)
-		expectError(t, at(t, address+test.path, test.secret).Send(t.Context(), c), "")
+		expectError(t, at(t, address+test.path, test.secret).post(t.Context(), c), "")
 		want := strings.Replace(test.want, "HOST", strings.TrimPrefix(address, "http://"), 1)
 		if got := <-received; got != want {
 			t.Errorf("request:\n%s\nwant:\n%s", got, want)
@@ -95,7 +98,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-func TestOfAnURL(t *testing.T) {
+func TestNew(t *testing.T) {
 	for _, test := range []struct{ url, host, address, authorization string }{
 		{"http://Example.COM/x", "example.com", "example.com:80", ""},
 		{"https://example.com/x", "example.com", "example.com:443", ""},
@@ -138,9 +141,19 @@ func TestOnly2xxIsSuccess(t *testing.T) {
 		"HTTP/1.1 " + strings.Repeat("2", 2<<20):                       "cannot connect to endpoint : socket hang up",
 	} {
 		c := counts(map[string]int64{"a": 1})
-		err := at(t, listening(t, answering(answer)), "").Send(t.Context(), c)
+		err := at(t, listening(t, answering(answer)), "").post(t.Context(), c)
 		if err != nil && err.Error() != want || err == nil && want != "" {
 			t.Errorf("%.60q: error %v, want %q", answer, err, want)
+		}
+	}
+}
+
+func TestForbidden(t *testing.T) {
+	for status, want := range map[int]bool{401: true, 403: true, 404: false, 500: false} {
+		application := listening(t, answering(fmt.Sprintf("HTTP/1.1 %d Status\r\n\r\n", status)))
+		err := at(t, application, "").post(t.Context(), nil)
+		if got := errors.Is(err, ErrForbidden); got != want || err == nil {
+			t.Errorf("%d: forbidden is %v, want %v (%v)", status, got, want, err)
 		}
 	}
 }
@@ -152,13 +165,13 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		answering("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")(conn)
 	})
 	c := counts(map[string]int64{"a": 1})
-	expectError(t, at(t, address, "").Send(t.Context(), c), "flush failed with code:302")
+	expectError(t, at(t, address, "").post(t.Context(), c), "flush failed with code:302")
 	if n := len(connections); n != 1 {
 		t.Errorf("%d connections, want 1", n)
 	}
 }
 
-func TestEachSendConnectsAnew(t *testing.T) {
+func TestEachPostConnectsAnew(t *testing.T) {
 	connections := make(chan bool, 10)
 	address := listening(t, func(conn net.Conn) {
 		connections <- true
@@ -169,7 +182,7 @@ func TestEachSendConnectsAnew(t *testing.T) {
 	e := at(t, address, "")
 	c := counts(map[string]int64{"a": 1})
 	for range 2 {
-		expectError(t, e.Send(t.Context(), c), "")
+		expectError(t, e.post(t.Context(), c), "")
 	}
 	if n := len(connections); n != 2 {
 		t.Errorf("%d connections, want 2", n)
@@ -184,7 +197,7 @@ func TestNoConnection(t *testing.T) {
 	address := listener.Addr().String()
 	listener.Close()
 	c := counts(map[string]int64{"a": 1})
-	expectError(t, at(t, "http://"+address, "").Send(t.Context(), c),
+	expectError(t, at(t, "http://"+address, "").post(t.Context(), c),
 		"cannot connect to endpoint : connect ECONNREFUSED "+address)
 }
 
@@ -194,7 +207,7 @@ func TestReset(t *testing.T) {
 		rig.ReadRequest(conn)
 		rig.Reset(conn)
 	})
-	expectError(t, at(t, before, "").Send(t.Context(), c), "cannot connect to endpoint : read ECONNRESET")
+	expectError(t, at(t, before, "").post(t.Context(), c), "cannot connect to endpoint : read ECONNRESET")
 
 	// The status line decides, whatever happens to the connection after it.
 	for answer, want := range map[string]string{
@@ -206,11 +219,11 @@ func TestReset(t *testing.T) {
 			answering(answer)(conn)
 			rig.Reset(conn)
 		})
-		expectError(t, at(t, after, "").Send(t.Context(), c), want)
+		expectError(t, at(t, after, "").post(t.Context(), c), want)
 	}
 }
 
-// many is a batch that no socket buffer holds.
+// many returns a batch that is larger than the buffers of a socket.
 func many(t *testing.T) []hits.Count {
 	t.Helper()
 	of := make(map[string]int64)
@@ -223,32 +236,28 @@ func many(t *testing.T) []hits.Count {
 func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 	c := many(t)
 
-	// A refusal ends it.
+	// After a refusal, the rest of the request is not sent.
 	refused := listening(t, func(conn net.Conn) {
 		io.WriteString(conn, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
 		bufio.NewReader(conn).ReadByte()
 	})
-	expectError(t, at(t, refused, "").Send(t.Context(), c), "flush failed with code:503")
+	expectError(t, at(t, refused, "").post(t.Context(), c), "flush failed with code:503")
 
-	// Success is not taken for the end of the request.
+	// After a success, it is.
 	whole := make(chan error, 1)
 	accepted := listening(t, func(conn net.Conn) {
 		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		_, err := rig.ReadRequest(conn)
 		whole <- err
 	})
-	expectError(t, at(t, accepted, "").Send(t.Context(), c), "")
+	expectError(t, at(t, accepted, "").post(t.Context(), c), "")
 	if err := <-whole; err != nil {
 		t.Errorf("the application could not read the whole request: %v", err)
 	}
 }
 
-func inParts(err error) bool {
-	return errors.Is(err, ErrTooLarge) || errors.Is(err, ErrCut)
-}
-
-// What may be accepted in parts: a batch that is answered with 413, or whose
-// connection is cut before all of it was read. Nothing else is.
+// A batch may be accepted in parts if it is answered with 413, or if its
+// connection is cut before the whole request was read, and only then.
 func TestTooLarge(t *testing.T) {
 	one := counts(map[string]int64{"a": 1})
 	all := many(t)
@@ -258,8 +267,12 @@ func TestTooLarge(t *testing.T) {
 		script func(net.Conn)
 		want   bool
 	}{
-		"413":                      {one, answering(answer413), true},
-		"413 before it is read":    {all, func(conn net.Conn) { conn.Read(make([]byte, 1)); io.WriteString(conn, answer413); rig.Reset(conn) }, true},
+		"413": {one, answering(answer413), true},
+		"413 before it is read": {all, func(conn net.Conn) {
+			conn.Read(make([]byte, 1))
+			io.WriteString(conn, answer413)
+			rig.Reset(conn)
+		}, true},
 		"closed before it is read": {all, func(net.Conn) {}, true},
 		"reset before it is read":  {all, rig.Reset, true},
 		"closed after it was read": {all, answering(""), false},
@@ -273,27 +286,28 @@ func TestTooLarge(t *testing.T) {
 		"closed after some of it":   {one, func(conn net.Conn) { conn.Read(make([]byte, 40)) }, true},
 		"no HTTP after it was read": {all, answering("hello\r\n"), false},
 	} {
-		err := at(t, listening(t, test.script), "").Send(t.Context(), test.counts)
-		if got := inParts(err); got != test.want || err == nil {
-			t.Errorf("%s: to be sent in parts is %v, want %v (%v)", name, got, test.want, err)
+		err := at(t, listening(t, test.script), "").post(t.Context(), test.counts)
+		if got := maybeTooLarge(err); got != test.want || err == nil {
+			t.Errorf("%s: maybe too large is %v, want %v (%v)", name, got, test.want, err)
 		}
 	}
 
 	// A connection that is refused, and a stop, say nothing of the size.
 	closed, _ := net.Listen("tcp", "127.0.0.1:0")
 	closed.Close()
-	if err := at(t, "http://"+closed.Addr().String(), "").Send(t.Context(), all); err == nil || inParts(err) {
+	if err := at(t, "http://"+closed.Addr().String(), "").post(t.Context(), all); err == nil || maybeTooLarge(err) {
 		t.Errorf("refused: %v", err)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		e := piped(t, func(conn net.Conn) { <-time.After(time.Hour) })
-		if err := e.Send(t.Context(), all); err == nil || inParts(err) {
+		if err := e.post(t.Context(), all); err == nil || maybeTooLarge(err) {
 			t.Errorf("no answer: %v", err)
 		}
 	})
 }
 
-// piped returns an endpoint whose connections, in a bubble, are to script.
+// piped returns an endpoint for a bubble: script handles each of its connections,
+// which are pipes.
 func piped(t *testing.T, script func(net.Conn)) *Endpoint {
 	e := at(t, "http://application", "")
 	e.Dial = func(context.Context, string, string) (net.Conn, error) {
@@ -323,21 +337,21 @@ func TestTimeouts(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		expectError(t, piped(t, hang).Send(t.Context(), c), "cannot connect to endpoint : no answer within 1m0s")
+		expectError(t, piped(t, hang).post(t.Context(), c), "cannot connect to endpoint : no answer within 1m0s")
 		expectDuration(t, began, time.Minute)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		e := piped(t, hang)
 		e.timeout = New(&url.URL{}, "/", "", time.Hour).timeout
 		began := time.Now()
-		expectError(t, e.Send(t.Context(), c), "cannot connect to endpoint : no answer within 1h0m0s")
+		expectError(t, e.post(t.Context(), c), "cannot connect to endpoint : no answer within 1h0m0s")
 		expectDuration(t, began, time.Hour)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		e := piped(t, hang)
 		e.tls = at(t, "https://application", "").tls
 		began := time.Now()
-		expectError(t, e.Send(t.Context(), c), "cannot connect to endpoint : no connection within 10s")
+		expectError(t, e.post(t.Context(), c), "cannot connect to endpoint : no connection within 10s")
 		expectDuration(t, began, 10*time.Second)
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -347,19 +361,19 @@ func TestTimeouts(t *testing.T) {
 			return nil, ctx.Err()
 		}
 		began := time.Now()
-		expectError(t, e.Send(t.Context(), c), "cannot connect to endpoint : no connection within 10s")
+		expectError(t, e.post(t.Context(), c), "cannot connect to endpoint : no connection within 10s")
 		expectDuration(t, began, 10*time.Second)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(errors.New("it is over")) })
 		began := time.Now()
-		expectError(t, piped(t, hang).Send(ctx, c), "cannot connect to endpoint : it is over")
+		expectError(t, piped(t, hang).post(ctx, c), "cannot connect to endpoint : it is over")
 		expectDuration(t, began, time.Second)
 	})
 }
 
-// No answer holds up the flush for more than a second once its status is there.
+// An answer that does not end holds up Send for a second at most.
 func TestLongAnswers(t *testing.T) {
 	for name, answer := range map[string]func(io.Writer){
 		"endless body": func(w io.Writer) {
@@ -395,7 +409,7 @@ func TestLongAnswers(t *testing.T) {
 				})
 				c := counts(map[string]int64{"a": 1})
 				began := time.Now()
-				expectError(t, e.Send(t.Context(), c), "")
+				expectError(t, e.post(t.Context(), c), "")
 				if took := time.Since(began); took > drainTimeout {
 					t.Errorf("took %v, want at most %v", took, drainTimeout)
 				}
@@ -416,11 +430,11 @@ func TestHTTPS(t *testing.T) {
 	c := counts(map[string]int64{"a": 1})
 
 	e := at(t, application.URL, "")
-	err := e.Send(t.Context(), c)
+	err := e.post(t.Context(), c)
 	if err == nil || !strings.Contains(err.Error(), "cannot connect to endpoint : tls: failed to verify certificate") {
 		t.Errorf("error %v, want one about the certificate", err)
 	}
 	e.tls.RootCAs = x509.NewCertPool()
 	e.tls.RootCAs.AddCert(application.Certificate())
-	expectError(t, e.Send(t.Context(), c), "")
+	expectError(t, e.post(t.Context(), c), "")
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The body decodes, with the standard library, to the counts that went in.
+// The standard library decodes the body to the counts that were encoded.
 func FuzzBody(f *testing.F) {
 	f.Add("a", "b", int64(1), int64(2), "")
 	f.Add("a b", "\x00\"\\", int64(1)<<53, int64(1), "s&c=t")

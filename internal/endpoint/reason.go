@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// reason words an error as Node does where it has a name of its own for it, so
-// that whoever searches the log for ECONNREFUSED goes on finding it.
+// reason returns the text of an error. Where Node has a name for the error, the
+// text is Node's, so that a search of the log for ECONNREFUSED still finds it.
 func reason(err error) string {
 	var address string
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Addr != nil {

@@ -10,9 +10,9 @@ import (
 	"pixel-ping/internal/node"
 )
 
-// writeRequest writes the POST, header by header as Node does. The body is
-// encoded twice, first to learn its length and then to w, so that it need
-// never be in memory as a whole.
+// writeRequest writes the POST with the headers that Node writes, in Node's order.
+// It encodes the body twice, first to learn its length and then to write it to w,
+// so that the body is never in memory as a whole.
 func (e *Endpoint) writeRequest(w io.Writer, counts []hits.Count) error {
 	var length counter
 	e.writeBody(bufio.NewWriter(&length), counts)
@@ -24,8 +24,8 @@ func (e *Endpoint) writeRequest(w io.Writer, counts []hits.Count) error {
 	return e.writeBody(request, counts)
 }
 
-// writeBody writes the JSON object of key to count, and the secret if there is
-// one, as a form (the original's serialize), and flushes w.
+// writeBody writes the JSON object of keys and counts, and the secret if there is
+// one, as a form (the original's serialize). Then it flushes w.
 func (e *Endpoint) writeBody(w *bufio.Writer, counts []hits.Count) error {
 	w.WriteString("json=%7B")
 	for i, count := range counts {

@@ -23,9 +23,9 @@ import (
 	"pixel-ping/internal/hits"
 )
 
-// A hostile application. It keeps counts only if it answers with 2xx, and does
-// so in any way that there is to answer or not to. It has a random limit of its
-// own for what is too large.
+// hostile is an application that answers, or fails to answer, in every way that
+// there is. It saves counts only if it answers with 2xx. At times it refuses
+// requests above a random size as too large.
 type hostile struct {
 	mu     sync.Mutex
 	random *rand.Rand
@@ -41,7 +41,7 @@ func (h *hostile) intn(n int) int {
 	return h.random.IntN(n)
 }
 
-// dial is in the place of the network.
+// dial connects to the application through a pipe, not a network.
 func (h *hostile) dial(context.Context, string, string) (net.Conn, error) {
 	if h.intn(8) == 0 {
 		return nil, io.ErrUnexpectedEOF
@@ -180,9 +180,9 @@ func (h *hostile) trickle(conn net.Conn, n int) {
 	}
 }
 
-// TestConservation is what all the rest is for: after any schedule of hits,
-// flushes, signals and misfortune, each hit was delivered, is held, or was told
-// as not counted. None is missing and none is there twice.
+// TestConservation tests the promise that all of this package is for: after any
+// schedule of hits, flushes, signals and failures, each hit was delivered, or is
+// held, or was reported as not counted. None is lost and none is counted twice.
 func TestConservation(t *testing.T) {
 	first, schedules := uint64(time.Now().UnixNano()), 200
 	if text := os.Getenv("SEED"); text != "" {
@@ -197,7 +197,7 @@ func TestConservation(t *testing.T) {
 		seed := first + uint64(i)
 		synctest.Test(t, func(t *testing.T) { conserve(t, seed, met) })
 		if t.Failed() {
-			t.Fatalf("SEED=%d does it again", seed)
+			t.Fatalf("run with SEED=%d to repeat this schedule", seed)
 		}
 	}
 	if schedules > 100 && len(met) < 19 {
@@ -256,7 +256,7 @@ func conserve(t *testing.T, seed uint64, met map[string]int) {
 		}
 	}
 
-	// The stop comes at any moment, and is abandoned at times.
+	// The stop comes at any moment, and sometimes its delivery is abandoned.
 	<-time.After(time.Duration(random.IntN(200)) * time.Second)
 	close(stopped)
 	if random.IntN(2) == 0 {
@@ -267,7 +267,7 @@ func conserve(t *testing.T, seed uint64, met map[string]int) {
 	app.connections.Wait()
 	var refused, n int64
 	for line := range strings.Lines(stderr.String()) {
-		if _, err := fmt.Sscanf(line, "pixel-ping: %d hits of new keys were not counted", &n); err == nil {
+		if _, err := fmt.Sscanf(line, "pixel-ping: %d hit", &n); err == nil {
 			refused += n
 		}
 	}
@@ -283,11 +283,11 @@ func conserve(t *testing.T, seed uint64, met map[string]int) {
 		sum += *n
 	}
 	if sum != total {
-		t.Errorf("%d hits were recorded, and %d are delivered, held or told", total, sum)
+		t.Errorf("%d hits were recorded, but %d are delivered, held or reported", total, sum)
 	}
 	for key, n := range delivered {
 		if n > want[key] || refused == 0 && n != want[key] {
-			t.Errorf("%s: %d hits were recorded, and %d are delivered or held", key, want[key], n)
+			t.Errorf("%s: %d hits were recorded, but %d are delivered or held", key, want[key], n)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package flush moves hits from the store to the endpoint: at each interval, at
-// a signal and at the stop. It is the third step of a hit.
+// Package flush delivers the counts of the store to the application: at each
+// interval, at a signal and at the stop. It is the third step of a hit.
 package flush
 
 import (
@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,39 +16,41 @@ import (
 
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/logwriter"
 )
 
-// A Sender delivers counts, in that order. It returns nil if they
-// were accepted, and else an error that is worded for the log, which is
-// endpoint.ErrTooLarge or endpoint.ErrCut if they may be accepted in parts.
+// A Sender delivers counts. It returns those that were not accepted, in their
+// order, and an error worded for the log if there are any. It only reads counts,
+// and does not keep them. An endpoint.Endpoint is one.
 type Sender interface {
-	Send(ctx context.Context, counts []hits.Count) error
+	Send(ctx context.Context, counts []hits.Count) (left []hits.Count, err error)
 }
 
-// Flusher takes counts from its Store while it runs, and nobody else does. Its
-// fields are not changed after Run or Flush was called, and only one of them
-// runs at a time, so there is one flush at a time.
+// Flusher delivers the counts of its Store. While Run or Flush runs, nobody else
+// may take counts from the Store. There is one flush at a time: only one of the
+// two methods may run, and the fields must not change while it does.
 type Flusher struct {
 	Store    *hits.Store
 	Endpoint Sender        // nil: the counts are logged, and stay in the Store
-	Discard  bool          // counts that could not be delivered are dropped, not merged back
+	Discard  bool          // drop counts that could not be delivered, rather than merge them back
 	Interval time.Duration // from one flush to the next, above 0
 	Stdout   io.Writer     // the log
 	Stderr   io.Writer     // what went wrong
 }
 
-// Run flushes at each interval, the first time one interval from now, when
+// Run flushes at each interval, the first time one interval from now, and when
 // forced receives a signal (the original's setInterval and its handler of
-// SIGUSR2), and when the Store is full. What comes during a flush asks for one
-// more after it. Once stopped is closed, Run flushes what is left and returns.
-// When ctx ends, the delivery under way fails and so does any after it.
+// SIGUSR2). It also flushes when the Store is full. However many of these come
+// during a flush, one more flush follows it. When stopped is closed, Run flushes
+// what is left and returns. When ctx ends, the delivery under way fails, and any
+// later one fails at once.
 func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-stopped:
-			f.last(ctx)
+			f.flushLast(ctx)
 			return
 		default:
 		}
@@ -66,38 +67,40 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 	}
 }
 
-// last delivers what is left at a stop. An empty flush tells the application
-// that the daemon lives, so there is none then. If a part was accepted, the log
-// says once more what was not: its last block is what is lost.
-func (f *Flusher) last(ctx context.Context) {
+// flushLast delivers what is left at a stop. It makes no empty flush, which
+// would tell the application that the daemon lives. If only a part was accepted,
+// flushLast logs the rest again, so that the last block of the log is what was
+// not delivered.
+func (f *Flusher) flushLast(ctx context.Context) {
 	if counts := f.Store.Take(); len(counts) > 0 {
 		left := f.deliver(ctx, counts)
 		if len(left) > 0 && len(left) < len(counts) && !f.Discard {
 			fmt.Fprintln(f.Stdout, "Not delivered:")
-			f.log(left)
+			f.logCounts(left)
 		}
 	}
-	f.tellRefused()
+	f.reportRefused()
 }
 
 // Flush logs all counts and delivers them (the original's flush), even if there
-// are none. It returns when the endpoint has answered or failed to.
+// are none. It returns when the application has accepted the counts or the
+// delivery has failed.
 func (f *Flusher) Flush(ctx context.Context) {
 	f.deliver(ctx, f.Store.Take())
-	f.tellRefused()
+	f.reportRefused()
 }
 
-// deliver is a transaction: counts that were taken are either accepted and
-// forgotten, or merged back, or dropped with Discard. It returns those that were
-// not accepted.
+// deliver ends what Take began: each of the counts is accepted and forgotten, or
+// merged back, or, with Discard, dropped. deliver returns those that were not
+// accepted.
 func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) (left []hits.Count) {
 	list := counts.List()
-	f.log(list)
+	f.logCounts(list)
 	if f.Endpoint == nil {
 		f.Store.Merge(counts)
 		return nil
 	}
-	left, err := f.send(ctx, list, new(int))
+	left, err := f.Endpoint.Send(ctx, list)
 	switch {
 	case f.Discard:
 		f.Store.Merge(nil)
@@ -111,66 +114,36 @@ func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) (left []hits.
 		f.Store.Merge(some)
 	}
 	if err != nil {
-		// The reason may have the words of the other end, as of its certificate.
+		// The error may quote the other end: a name in its certificate, say.
 		fmt.Fprintf(f.Stderr, "--- %s\n", escape(err.Error()))
+		if errors.Is(err, endpoint.ErrForbidden) {
+			fmt.Fprint(f.Stderr, forbiddenText)
+		}
 		return left
 	}
 	fmt.Fprintln(f.Stdout, "--- flushed ---")
 	return nil
 }
 
-// maxCuts is how many single keys in a row may have the connection cut. It is
-// not for their size, then: nobody serves behind what accepts the connections.
-const maxCuts = 8
+const forbiddenText = "pixel-ping: the application refuses the request itself: \"secret\", or the user and " +
+	"password in \"endpoint\", may differ from the application's\n"
 
-// send delivers counts, and returns those that were not accepted.
-// What is too large for the application, as batches grow to be when it was down
-// for long, is sent in halves, and these in halves, down to single keys: one
-// that is refused alone does not keep back the others. (The original sends the
-// same batch again, and it only grows.) Any other failure ends it, since the
-// rest would fare no better; it is the error then, and else the first one is.
-func (f *Flusher) send(ctx context.Context, counts []hits.Count, cuts *int) (left []hits.Count, err error) {
-	err = f.Endpoint.Send(ctx, counts)
-	switch {
-	case err == nil:
-		*cuts = 0
-		return nil, nil
-	case !inParts(err):
-		return counts, err
-	case len(counts) < 2:
-		if *cuts++; errors.Is(err, endpoint.ErrCut) && *cuts >= maxCuts {
-			err = errors.New(err.Error())
-		}
-		return counts, err
-	}
-	half := len(counts) / 2
-	left, err = f.send(ctx, counts[:half], cuts)
-	if err != nil && !inParts(err) {
-		return slices.Concat(left, counts[half:]), err
-	}
-	rest, second := f.send(ctx, counts[half:], cuts)
-	if err == nil || second != nil && !inParts(second) {
-		err = second
-	}
-	return slices.Concat(left, rest), err
-}
-
-// inParts reports whether what has failed may be accepted in parts.
-func inParts(err error) bool {
-	return errors.Is(err, endpoint.ErrTooLarge) || errors.Is(err, endpoint.ErrCut)
-}
-
-// tellRefused says how many hits found no room since the last flush.
-func (f *Flusher) tellRefused() {
+// reportRefused prints how many hits the Store has refused since the last flush.
+func (f *Flusher) reportRefused() {
 	if n := f.Store.Refused(); n > 0 {
-		fmt.Fprintf(f.Stderr, "pixel-ping: %d hits of new keys were not counted, as there was no room for more keys (maxmemory)\n", n)
+		of, were := "new keys", "were"
+		if n == 1 {
+			of, were = "a new key", "was"
+		}
+		fmt.Fprintf(f.Stderr, "pixel-ping: %s of %s %s not counted, as there was no room for more keys (maxmemory)\n",
+			logwriter.Plural(n, "hit"), of, were)
 	}
 }
 
-// log writes a line for each key to stdout, so that there is a record of the
-// hits whatever becomes of them (the original's log). An error is passed over:
-// a log that nobody reads is no reason to lose the hits.
-func (f *Flusher) log(counts []hits.Count) {
+// logCounts prints a line for each key (the original's log), so that there is a
+// record of the hits whatever becomes of them. It ignores errors: that the log
+// is lost is no reason to lose the hits.
+func (f *Flusher) logCounts(counts []hits.Count) {
 	w := bufio.NewWriterSize(f.Stdout, 8<<10)
 	defer w.Flush()
 	for _, count := range counts {
@@ -181,9 +154,9 @@ func (f *Flusher) log(counts []hits.Count) {
 	}
 }
 
-// escape makes one line of any key. The original prints keys as they are, so
-// that a client can end the line with %0A and go on with one of its own, or
-// send codes to the terminal.
+// escape returns key without the characters that would break its line in the
+// log. The original prints keys as they are: with %0A in a key, a client can
+// forge a line, and with other control characters it can control the terminal.
 func escape(key string) string {
 	if !strings.ContainsFunc(key, breaksLine) {
 		return key

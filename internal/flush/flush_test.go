@@ -16,8 +16,8 @@ import (
 	"pixel-ping/internal/hits"
 )
 
-// application is a Sender that keeps what it was sent. Each delivery lasts for
-// latency, or until its context ends, and then ends with err.
+// application is a Sender that keeps what it was sent. Each Send takes latency,
+// or less if its context ends, and returns err.
 type application struct {
 	latency time.Duration
 	err     error
@@ -26,7 +26,7 @@ type application struct {
 	received []string // of each delivery, when it began, the counts
 }
 
-func (a *application) Send(ctx context.Context, counts []hits.Count) error {
+func (a *application) Send(ctx context.Context, counts []hits.Count) ([]hits.Count, error) {
 	var all []string
 	for _, count := range counts {
 		all = append(all, fmt.Sprintf("%s=%d", count.Key, count.Hits))
@@ -36,9 +36,12 @@ func (a *application) Send(ctx context.Context, counts []hits.Count) error {
 	a.mu.Unlock()
 	select {
 	case <-time.After(a.latency):
-		return a.err
+		if a.err != nil {
+			return counts, a.err
+		}
+		return nil, nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return counts, context.Cause(ctx)
 	}
 }
 
@@ -147,76 +150,43 @@ func TestKeysDoNotForgeTheLog(t *testing.T) {
 	}
 }
 
-// limited is an application that refuses requests of more than limit bytes of
-// keys as too large, and those with a key in refuses with an error of its own.
-type limited struct {
-	limit    int
-	refuses  map[string]error
-	received map[string]int64
-	sends    int
-}
+// partial is an application that does not accept the keys in refuses.
+type partial struct{ refuses string }
 
-func (l *limited) Send(_ context.Context, counts []hits.Count) error {
-	l.sends++
-	size := 0
+func (p partial) Send(_ context.Context, counts []hits.Count) (left []hits.Count, err error) {
 	for _, count := range counts {
-		size += len(count.Key)
-		if err := l.refuses[count.Key]; err != nil && len(counts) == 1 {
-			return err
+		if strings.Contains(p.refuses, count.Key) {
+			left, err = append(left, count), endpoint.ErrTooLarge
 		}
 	}
-	if size > l.limit {
-		return endpoint.ErrTooLarge
-	}
-	for _, count := range counts {
-		l.received[count.Key] += count.Hits
-	}
-	return nil
+	return left, err
 }
 
-func TestTooLargeIsHalved(t *testing.T) {
-	for name, test := range map[string]struct {
-		app     limited
+// What was accepted is not merged back with what was not.
+func TestPartIsAccepted(t *testing.T) {
+	for _, test := range []struct {
+		refuses string
 		discard bool
-		left    map[string]int64
-		stderr  string
-		sends   int
+		held    map[string]int64
 	}{
-		"all of it in parts":       {app: limited{limit: 4}, sends: 3},
-		"down to single keys":      {app: limited{limit: 2}, sends: 7},
-		"one key alone too large":  {app: limited{limit: 2, refuses: map[string]error{"k2": endpoint.ErrTooLarge}}, left: map[string]int64{"k2": 1}, stderr: "--- the request is too large\n", sends: 7},
-		"all keys too large":       {app: limited{limit: 1}, left: map[string]int64{"k1": 1, "k2": 1, "k3": 1, "k4": 1}, stderr: "--- the request is too large\n", sends: 7},
-		"trouble on the way":       {app: limited{limit: 2, refuses: map[string]error{"k2": errors.New("flush failed with code:500")}}, left: map[string]int64{"k2": 1, "k3": 1, "k4": 1}, stderr: "--- flush failed with code:500\n", sends: 4},
-		"trouble in a second half": {app: limited{limit: 2, refuses: map[string]error{"k1": endpoint.ErrTooLarge, "k2": errors.New("flush failed with code:503")}}, left: map[string]int64{"k1": 1, "k2": 1, "k3": 1, "k4": 1}, stderr: "--- flush failed with code:503\n", sends: 4},
-		"a key alone that is cut":  {app: limited{limit: 2, refuses: map[string]error{"k2": endpoint.ErrCut}}, left: map[string]int64{"k2": 1}, stderr: "--- the connection was cut\n", sends: 7},
-		"with discard":             {app: limited{limit: 2, refuses: map[string]error{"k2": endpoint.ErrTooLarge}}, discard: true, stderr: "--- the request is too large\n", sends: 7},
+		{"b", false, map[string]int64{"b": 2}},
+		{"ab", false, map[string]int64{"a": 1, "b": 2}},
+		{"b", true, nil},
 	} {
-		t.Run(name, func(t *testing.T) {
-			f, store, stdout, stderr := newFlusher(nil, "k1", "k2", "k3", "k4")
-			test.app.received = make(map[string]int64)
-			f.Endpoint, f.Discard = &test.app, test.discard
-			f.Flush(t.Context())
-			if test.app.sends != test.sends {
-				t.Errorf("%d requests, want %d", test.app.sends, test.sends)
-			}
-			want := map[string]int64{"k1": 1, "k2": 1, "k3": 1, "k4": 1}
-			for key := range want {
-				if test.left[key] > 0 || test.discard && key == "k2" {
-					delete(want, key)
-				}
-			}
-			if !maps.Equal(test.app.received, want) {
-				t.Errorf("received %v, want %v", test.app.received, want)
-			}
-			expectHeld(t, store, test.left)
-			expectOutput(t, stderr, test.stderr)
-			ending := ""
-			if test.stderr == "" {
-				ending = "--- flushed ---\n"
-			}
-			expectOutput(t, stdout, "1:\tk1\n1:\tk2\n1:\tk3\n1:\tk4\n"+ending)
-		})
+		f, store, stdout, stderr := newFlusher(nil, "a", "b", "b")
+		f.Endpoint, f.Discard = partial{test.refuses}, test.discard
+		f.Flush(t.Context())
+		expectHeld(t, store, test.held)
+		expectOutput(t, stdout, "1:\ta\n2:\tb\n")
+		expectOutput(t, stderr, "--- the request is too large\n")
 	}
+}
+
+func TestForbiddenNamesTheSecret(t *testing.T) {
+	app := &application{err: endpoint.ErrForbidden}
+	f, _, _, stderr := newFlusher(app, "a")
+	f.Flush(t.Context())
+	expectOutput(t, stderr, "--- the application does not accept the secret\n"+forbiddenText)
 }
 
 func TestReasonsDoNotForgeTheLog(t *testing.T) {
@@ -226,29 +196,7 @@ func TestReasonsDoNotForgeTheLog(t *testing.T) {
 	expectOutput(t, stderr, "--- cannot connect to endpoint : x\\u000a--- flushed ---\\u001b\n")
 }
 
-// An application that cuts every connection is not called for each key.
-func TestEveryConnectionIsCut(t *testing.T) {
-	var keys []string
-	refuses := make(map[string]error)
-	for i := range 100 {
-		key := fmt.Sprintf("k%02d", i)
-		keys, refuses[key] = append(keys, key), endpoint.ErrCut
-	}
-	app := &limited{limit: 3, refuses: refuses, received: make(map[string]int64)}
-	f, store, _, stderr := newFlusher(nil, keys...)
-	f.Endpoint = app
-	f.Flush(t.Context())
-	if app.sends > 30 {
-		t.Errorf("%d requests, want 30 at the most", app.sends)
-	}
-	if got := len(store.Take()); got != 100 {
-		t.Errorf("%d keys are held, want 100", got)
-	}
-	expectOutput(t, stderr, "--- the connection was cut\n")
-}
-
-// running starts Run in the bubble of a test. The function it returns stops it
-// and waits for it.
+// running starts Run. The function end stops Run and waits until it returns.
 func running(ctx context.Context, f *Flusher) (forced chan os.Signal, end func()) {
 	forced = make(chan os.Signal, 1)
 	stopped, ended := make(chan struct{}), make(chan struct{})
@@ -262,7 +210,7 @@ func running(ctx context.Context, f *Flusher) (forced chan os.Signal, end func()
 	}
 }
 
-// pass lets time go by in a bubble, and what is to happen then happen.
+// pass waits, in a bubble, until d has passed and every goroutine is blocked.
 func pass(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
@@ -278,7 +226,7 @@ func TestInterval(t *testing.T) {
 		pass(2 * time.Millisecond)
 		app.expect(t, "a=1")
 
-		// At a fixed rate, however long a flush takes, and with nothing to say too.
+		// The rate is fixed, however long a flush takes. Empty flushes are sent.
 		pass(3 * time.Minute)
 		app.expect(t, "", "", "")
 
@@ -316,6 +264,8 @@ func TestSignals(t *testing.T) {
 	})
 }
 
+const noRoom = "as there was no room for more keys (maxmemory)\n"
+
 func TestFullStoreIsFlushedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		app := &application{latency: time.Second}
@@ -328,9 +278,9 @@ func TestFullStoreIsFlushedAtOnce(t *testing.T) {
 		synctest.Wait()
 		app.expect(t, "a=2 b=1")
 		pass(time.Second)
-		expectOutput(t, stderr, "pixel-ping: 2 hits of new keys were not counted, as there was no room for more keys (maxmemory)\n")
+		expectOutput(t, stderr, "pixel-ping: 2 hits of new keys were not counted, "+noRoom)
 
-		// A stop during such a flush tells as well.
+		// A stop during such a flush reports refused hits, too.
 		for _, key := range []string{"a", "b", "c"} {
 			f.Store.Record(key)
 		}
@@ -340,13 +290,12 @@ func TestFullStoreIsFlushedAtOnce(t *testing.T) {
 		}
 		end()
 		app.expect(t, "a=1 b=1", "d=1 e=1")
-		expectOutput(t, stderr, "pixel-ping: 2 hits of new keys were not counted, as there was no room for more keys (maxmemory)\n")
+		expectOutput(t, stderr, "pixel-ping: 2 hits of new keys were not counted, "+noRoom)
 	})
 }
 
-// Hits that found no room are told of at a stop as well, when all that was held
-// is delivered already.
-func TestStopTellsOfHitsThatWereRefused(t *testing.T) {
+// A stop reports refused hits even if there is nothing left to deliver.
+func TestStopReportsRefusedHits(t *testing.T) {
 	app := &application{}
 	f, _, _, stderr := newFlusher(app)
 	f.Store = hits.NewStore(1)
@@ -355,27 +304,23 @@ func TestStopTellsOfHitsThatWereRefused(t *testing.T) {
 	close(stopped)
 	f.Run(t.Context(), stopped, nil)
 	app.expect(t)
-	expectOutput(t, stderr, "pixel-ping: 1 hits of new keys were not counted, as there was no room for more keys (maxmemory)\n")
+	expectOutput(t, stderr, "pixel-ping: 1 hit of a new key was not counted, "+noRoom)
 }
 
-// The last block of the log is what was not delivered.
+// The last block of the log is what the stop could not deliver.
 func TestStopLogsWhatIsLeft(t *testing.T) {
 	for _, test := range []struct {
-		refused []string
+		refuses string
 		discard bool
 		log     string
 	}{
-		{nil, false, "--- flushed ---\n"},
-		{[]string{"b"}, false, "Not delivered:\n1:\tb\n"},
-		{[]string{"b"}, true, ""},
-		{[]string{"a", "b", "c"}, false, ""},
+		{"", false, "--- flushed ---\n"},
+		{"b", false, "Not delivered:\n1:\tb\n"},
+		{"b", true, ""},
+		{"abc", false, ""},
 	} {
-		app := &limited{limit: 1, refuses: make(map[string]error), received: make(map[string]int64)}
-		for _, key := range test.refused {
-			app.refuses[key] = endpoint.ErrTooLarge
-		}
 		f, _, stdout, _ := newFlusher(nil, "a", "b", "c")
-		f.Endpoint, f.Discard = app, test.discard
+		f.Endpoint, f.Discard = partial{test.refuses}, test.discard
 		stopped := make(chan struct{})
 		close(stopped)
 		f.Run(t.Context(), stopped, nil)

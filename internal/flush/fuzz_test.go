@@ -8,14 +8,14 @@ import (
 	"pixel-ping/internal/hits"
 )
 
-// The log has one line for a key, whatever that is.
+// The log has one line for each key, whatever bytes the key has.
 func FuzzLog(f *testing.F) {
 	for _, key := range []string{"a", "a\n1:\tb", "\r\x1b[2J", "\u0085\u2028\u2029", "\xff\n", "é\\n"} {
 		f.Add(key)
 	}
 	f.Fuzz(func(t *testing.T, key string) {
 		var out strings.Builder
-		(&Flusher{Stdout: &out}).log([]hits.Count{{Key: key, Hits: 7}})
+		(&Flusher{Stdout: &out}).logCounts([]hits.Count{{Key: key, Hits: 7}})
 		line, ended := strings.CutSuffix(out.String(), "\n")
 		line, begun := strings.CutPrefix(line, "7:\t")
 		if !begun || !ended || strings.ContainsFunc(line, func(r rune) bool {

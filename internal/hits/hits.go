@@ -1,5 +1,6 @@
-// Package hits counts: it holds each key's hits between two flushes. It is the
-// second step of a hit, and its mutex is the only lock on the way.
+// Package hits holds the number of hits of each key between two flushes. It is
+// the second step of a hit. The mutex of the Store is the only lock that the hits
+// of different connections share.
 package hits
 
 import (
@@ -8,25 +9,25 @@ import (
 	"sync"
 )
 
-// Counts maps each key to its number of hits, at least 1. The number is behind
-// a pointer because an assignment through a map also replaces the map's key:
-// the key of the last request would keep that request's memory alive.
+// Counts maps each key to its number of hits, at least 1. The number is behind a
+// pointer so that Record need not assign to the map for a known key: the
+// assignment would replace the key in the map by the key of the request, and
+// keep the memory of the request alive.
 //
-// A Counts is not safe for concurrent use. It has one owner at a time, the
-// Store or whoever took it.
+// A Counts is not safe for concurrent use. It has one owner at a time: the Store,
+// or whoever took it.
 type Counts map[string]*int64
 
-// Count is what one key had when a batch was listed: Hits is at least 1.
+// Count is a key and its number of hits, at least 1.
 type Count struct {
 	Key  string
 	Hits int64
 }
 
-// List returns the counts in the order of their keys' bytes, in which they are
-// logged and sent. The original has them in the order of their first hit, but
-// integer-like keys first, as JavaScript's objects do. The list is the caller's;
-// it spares whoever goes through a million counts the look-ups in the map, which
-// take longer than what is done with them.
+// List returns the counts sorted by the bytes of their keys, which is the order
+// in which they are logged and sent. (The original's order is that of JavaScript
+// objects: integer-like keys first, then the others by their first hit.) The list
+// is the caller's. To go through a list is much faster than to go through a map.
 func (c Counts) List() []Count {
 	list := make([]Count, 0, len(c))
 	for key, n := range c {
@@ -36,7 +37,7 @@ func (c Counts) List() []Count {
 	return list
 }
 
-// Hits returns the sum of all the counts.
+// Hits returns the number of hits of all keys.
 func (c Counts) Hits() int64 {
 	var sum int64
 	for _, n := range c {
@@ -45,45 +46,48 @@ func (c Counts) Hits() int64 {
 	return sum
 }
 
-// Store is the original's store. All its methods may be called by many
-// goroutines at once, but one batch is out at a time: after a Take, Merge comes
-// before the next Take. At any moment a count is in exactly one place: in the
-// Store, or in the batch that was taken.
+// Store holds the counts that are not delivered yet (the original's store). Many
+// goroutines may call its methods at once. There is one batch at a time: after
+// Take, Merge must be called before the next Take. At any moment a count is in
+// exactly one place: in the Store, or in the batch that was taken.
 //
-// The original's store is a JavaScript object, in which the key __proto__ is
-// never counted and constructor begins with source code; here they are keys as
-// any other. The original's grows for as long as anybody invents keys.
+// The original's store is a JavaScript object. It never counts the key __proto__,
+// and the count of constructor begins with source code; here they are keys like
+// any other. The original's store has no limit, so that clients who invent keys
+// use up the memory.
 type Store struct {
 	limit int64         // in bytes
-	full  chan struct{} // asks for a flush
+	full  chan struct{} // receives a value when there is no more room
 
 	mu      sync.Mutex
 	counts  Counts
 	held    int64  // the cost of counts, in bytes
-	batch   Counts // what is out; only its keys are read here
-	out     int64  // the cost of batch
-	pending int64  // hits that are held or out
-	taken   int64  // of these, hits that are out
-	asked   bool   // a flush was asked for, and has not made room yet
-	refused int64  // hits since the last Refused
+	batch   Counts // what was taken; the Store only looks up its keys
+	out     int64  // the cost of batch, in bytes
+	pending int64  // hits of counts and batch
+	taken   int64  // hits of batch
+	asked   bool   // full was sent a value, and no flush has made room since
+	refused int64  // hits that were refused since the last call of Refused
 }
 
-// keyCost is what a key costs beside its own length, in bytes: its share of the
-// map, the counter, and what allocations are rounded up by.
+// keyCost is the memory that a key takes beside its own bytes: its share of the
+// map where that has just grown, the counter, and what allocations are rounded up by.
 const keyCost = 128
 
+// cost returns the memory that a key takes, in bytes.
 func cost(key string) int64 { return int64(len(key)) + keyCost }
 
-// NewStore returns an empty Store that takes new keys up to limit bytes, and as
-// many again while a batch is out. A quarter of limit beyond that is left for
-// the keys of the batch, so that they go on counting.
+// NewStore returns an empty Store. Its keys may take limit bytes of memory, and
+// those of a batch that was taken as much again. While a batch is out, its keys go
+// on counting: they may take another quarter of limit, as the keys that are hit
+// again during a flush are few.
 func NewStore(limit int64) *Store {
 	return &Store{limit: limit, full: make(chan struct{}, 1), counts: make(Counts)}
 }
 
-// Record adds a hit to key (the original's record). It keeps no reference to
-// key: a new key is stored as a copy, a known one costs no allocation. Where
-// there is no room for a new key, the hit is refused, and Full asks for a flush.
+// Record adds a hit to key (the original's record). It does not keep key: it
+// stores a new key as a copy, and allocates nothing for a known one. If there is
+// no room for a new key, Record refuses the hit and sends a value to Full.
 func (s *Store) Record(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,8 +109,9 @@ func (s *Store) Record(key string) {
 	s.pending++
 }
 
-// refuse asks for a flush, but not again before one has made room: it would be
-// asked for at each hit while the application is down.
+// refuse counts a refused hit, and asks for a flush through Full. It does not ask
+// again until a flush has made room: while the application is down, it would ask
+// at each hit.
 func (s *Store) refuse() {
 	s.refused++
 	if !s.asked && s.held > 0 {
@@ -118,10 +123,11 @@ func (s *Store) refuse() {
 	}
 }
 
-// Full returns the channel that receives a value when there is no more room.
+// Full returns a channel that receives a value when the Store has no more room for
+// new keys, so that a flush may make room.
 func (s *Store) Full() <-chan struct{} { return s.full }
 
-// Refused returns how many hits were refused since it was last called.
+// Refused returns the number of hits that were refused since its last call.
 func (s *Store) Refused() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,16 +136,16 @@ func (s *Store) Refused() int64 {
 	return refused
 }
 
-// Pending returns how many hits are held or out.
+// Pending returns the number of hits in the Store and in the batch that was taken.
 func (s *Store) Pending() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pending
 }
 
-// Take empties the Store and hands what it held to the caller, who owns it
-// until it is merged, and only reads it until then (the original's reset). It
-// takes constant time, so that no hit waits for a flush.
+// Take empties the Store and returns the counts that it held (the original's
+// reset). The caller may only read them, until it calls Merge. Take runs in
+// constant time, so that no hit waits for a flush.
 func (s *Store) Take() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,9 +156,9 @@ func (s *Store) Take() Counts {
 	return s.batch
 }
 
-// Merge ends what Take began: it adds what is left of the batch back to the
-// Store, which owns it from then on (the original's merge). It drops nothing,
-// whether there is room or not.
+// Merge ends what Take began: it adds left, which is what is left of the batch,
+// back to the Store, which then owns it (the original's merge). Merge refuses
+// nothing, even if there is no room.
 func (s *Store) Merge(left Counts) {
 	var bytes int64
 	for key := range left {
@@ -163,7 +169,7 @@ func (s *Store) Merge(left Counts) {
 	s.pending -= s.taken - hits
 	s.taken = 0
 	s.batch, s.out = nil, bytes
-	// What is left is mostly the larger: hits have only come in since.
+	// Add the smaller map to the larger one.
 	if len(s.counts) < len(left) {
 		s.counts, left = left, s.counts
 		s.held, s.out = s.out, s.held
@@ -171,12 +177,14 @@ func (s *Store) Merge(left Counts) {
 	s.asked = s.asked && bytes > s.limit/2
 	s.mu.Unlock()
 
-	// One lock for each key, so that hits go on while a million are merged.
+	// Lock for each key anew, so that hits are recorded while a million keys are
+	// merged.
 	for key, n := range left {
 		s.add(key, n)
 	}
 }
 
+// add adds n hits of a key of the batch to the Store.
 func (s *Store) add(key string, n *int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

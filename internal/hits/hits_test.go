@@ -53,7 +53,7 @@ func TestRecordAndTake(t *testing.T) {
 	}
 	check(t, s.Take(), nil)
 
-	// What was taken stays as it was.
+	// The counts that were taken do not change any more.
 	s.Record("a")
 	check(t, taken, map[string]int64{"a": 1, "b": 2})
 	check(t, s.Take(), map[string]int64{"a": 1})
@@ -142,7 +142,7 @@ func TestLimit(t *testing.T) {
 		t.Errorf("%d hits are refused, want 0", got)
 	}
 
-	// While the batch is out there is as much room again, and no more.
+	// While the batch is out, there is room for as much again, and no more.
 	taken := s.Take()
 	check(t, taken, map[string]int64{"a": 2, "b": 1})
 	if got := s.Pending(); got != 3 {
@@ -152,8 +152,7 @@ func TestLimit(t *testing.T) {
 		s.Record(key)
 	}
 
-	// What comes back comes back, and no flush is asked for as long as there is
-	// no room.
+	// Merge refuses nothing, and no flush is asked for until one makes room.
 	s.Merge(taken)
 	s.Record("f")
 	s.Record("b")
@@ -163,7 +162,7 @@ func TestLimit(t *testing.T) {
 	taken = s.Take()
 	check(t, taken, map[string]int64{"a": 3, "b": 2, "e": 1})
 
-	// Three keys are out, so there is room for one.
+	// Three keys are out, so there is room for one more.
 	s.Record("g")
 	s.Record("h")
 	s.Merge(nil)
@@ -173,7 +172,7 @@ func TestLimit(t *testing.T) {
 		t.Errorf("%d hits are refused, want 3", got)
 	}
 
-	// With room again, a flush is asked for again when it is used up.
+	// There is room again. When it is used up, a flush is asked for again.
 	for _, key := range []string{"a", "b", "c"} {
 		s.Record(key)
 	}
@@ -182,8 +181,8 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// The keys of a batch that is out go on counting, though there is no room for
-// new ones.
+// While a batch is out, its keys go on counting even if there is no room for new
+// keys.
 func TestKeysOfTheBatchGoOnCounting(t *testing.T) {
 	s := NewStore(8 * cost("a0"))
 	for i := range 8 {
@@ -211,7 +210,7 @@ func TestKeysOfTheBatchGoOnCounting(t *testing.T) {
 	}
 }
 
-// A key for which there is never room does not ask for flushes.
+// A key that is longer than the limit does not cause flushes.
 func TestKeyThatIsTooLong(t *testing.T) {
 	s := NewStore(200)
 	s.Record(strings.Repeat("x", 200))
@@ -220,8 +219,8 @@ func TestKeyThatIsTooLong(t *testing.T) {
 	}
 }
 
-// What comes back takes its room again, whether it is more or less than what has
-// come in since.
+// Merged keys take their room again, whether they are more or fewer than the keys
+// recorded since.
 func TestLimitAfterAMerge(t *testing.T) {
 	for name, since := range map[string]int{"less since": 1, "more since": 3} {
 		s := NewStore(4 * cost("a1"))
@@ -243,7 +242,7 @@ func TestLimitAfterAMerge(t *testing.T) {
 	}
 }
 
-// The limit is on bytes: long keys take more of it.
+// The limit is in bytes: long keys take more of it than short ones.
 func TestLimitCountsTheKeys(t *testing.T) {
 	s := NewStore(1 << 20)
 	for i := range 1000 {
@@ -254,7 +253,7 @@ func TestLimitCountsTheKeys(t *testing.T) {
 	}
 }
 
-// No hit is lost or counted twice while others take and merge.
+// No hit is lost or counted twice while another goroutine takes and merges.
 func TestConcurrency(t *testing.T) {
 	const goroutines, each = 8, 2000
 	s := NewStore(plenty)

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// formEscapes and jsonEscapes hold, for each byte of a string in UTF-8, what
-// becomes of it in the form body: alone, or inside a JSON string inside the
-// form. Both of the escapes work byte by byte, so one look-up does both.
+// formEscapes holds, for each byte, how it is written in a form; jsonEscapes, how
+// it is written in a JSON string in a form. Both encodings work byte by byte on
+// UTF-8, so that one look-up in jsonEscapes does both.
 var formEscapes, jsonEscapes [256]string
 
 func init() {
@@ -19,22 +19,23 @@ func init() {
 	}
 }
 
-// AppendForm appends s as querystring.stringify writes a value. In contrast to
-// net/url, a space is %20 and ! ~ * ' ( ) stand as they are.
+// AppendForm appends s as querystring.stringify writes a value. Unlike net/url, it
+// writes a space as %20 and does not escape ! ~ * ' ( ).
 func AppendForm(dst []byte, s string) []byte {
 	return appendEscaped(dst, s, &formEscapes)
 }
 
-// AppendJSONForm appends s as JSON.stringify and then querystring.stringify
-// write it: a JSON string, quotes included, escaped for a form. In contrast to
-// encoding/json, < > & U+2028 and U+2029 are not escaped by JSON.
+// AppendJSONForm appends s as JSON.stringify and then querystring.stringify write
+// it: as a JSON string with its quotes, escaped for a form. Unlike encoding/json,
+// it does not escape < > & U+2028 and U+2029 in the JSON.
 func AppendJSONForm(dst []byte, s string) []byte {
 	dst = append(dst, "%22"...)
 	dst = appendEscaped(dst, s, &jsonEscapes)
 	return append(dst, "%22"...)
 }
 
-// appendEscaped copies what stands for itself in runs.
+// appendEscaped appends the escape of each byte of s. It copies runs of bytes that
+// are not escaped as a whole.
 func appendEscaped(dst []byte, s string, escapes *[256]string) []byte {
 	start := 0
 	for i := range len(s) {
@@ -47,8 +48,9 @@ func appendEscaped(dst []byte, s string, escapes *[256]string) []byte {
 	return append(dst, s[start:]...)
 }
 
-// EscapeURL escapes a path or a query as url.parse does: a dozen characters, and
-// nothing else, so that what is escaped already stays so, and non-ASCII too.
+// EscapeURL escapes a path or a query as url.parse does: only a dozen characters.
+// It leaves % and non-ASCII characters as they are, so that escapes are not
+// escaped again.
 func EscapeURL(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -61,6 +63,7 @@ func EscapeURL(s string) string {
 	return b.String()
 }
 
+// formEscape returns how a form has a byte.
 func formEscape(c byte) string {
 	switch {
 	case 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', '0' <= c && c <= '9':
@@ -73,8 +76,8 @@ func formEscape(c byte) string {
 	return fmt.Sprintf("%%%02X", c)
 }
 
-// jsonEscape returns what a JSON string has for a byte, as bytes: those of
-// non-ASCII characters stay as they are.
+// jsonEscape returns how a JSON string has a byte. The bytes of non-ASCII
+// characters are not escaped.
 func jsonEscape(c byte) []byte {
 	switch c {
 	case '\b':

@@ -28,8 +28,8 @@ func TestAppendJSONForm(t *testing.T) {
 	}
 }
 
-// Whatever is encoded is decoded to the same by the standard library, and
-// nothing but unreserved characters and escapes is written.
+// The standard library decodes the result to the same string, and the result has
+// only unreserved characters and escapes.
 func TestEscapesOfEveryByte(t *testing.T) {
 	var ascii strings.Builder
 	for c := range 128 {

@@ -12,8 +12,8 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// naiveQueryValue is QueryValue written the long way: one rule after the other,
-// each on the whole of what the last one has left.
+// naiveQueryValue is QueryValue in a simple and slow way: it applies one rule after
+// the other, each to the whole result of the last one.
 func naiveQueryValue(query, name string) string {
 	pieces := strings.Split(query, "&")
 	if len(pieces) > 1000 {
@@ -37,8 +37,8 @@ func naiveQueryValue(query, name string) string {
 
 var escape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
-// naiveDecode decodes in the order of the rules. What is escaped is found in one
-// go, so that nothing is decoded twice.
+// naiveDecode applies the rules in their order. It replaces all escapes in one
+// pass, so that nothing is decoded twice.
 func naiveDecode(s string) string {
 	s = strings.ReplaceAll(s, "+", " ")
 	return whatwg([]byte(escape.ReplaceAllStringFunc(s, func(e string) string {
@@ -48,8 +48,7 @@ func naiveDecode(s string) string {
 	})))
 }
 
-// whatwg is the UTF-8 decoder of the WHATWG's Encoding Standard, step by step as
-// it stands there.
+// whatwg is the UTF-8 decoder of the WHATWG's Encoding Standard, step by step.
 func whatwg(bytes []byte) string {
 	var out strings.Builder
 	var point rune
@@ -108,7 +107,7 @@ func FuzzQueryValue(f *testing.F) {
 		f.Add(query)
 	}
 	f.Fuzz(func(t *testing.T, query string) {
-		// Of what is not escaped only printable ASCII gets this far.
+		// ServeHTTP refuses any other request before it reads the query.
 		if !ValidRequest("GET", "/?"+query) {
 			t.Skip()
 		}

@@ -5,18 +5,16 @@ import (
 	"unicode/utf8"
 )
 
-// maxPieces is the number of pieces of a query at which querystring.parse
-// stops looking.
+// maxPieces is how many pieces of a query querystring.parse looks at.
 const maxPieces = 1000
 
-// QueryValue returns what the original finds as params.query[name] once it has
-// made a string of it: the value of the one parameter of that name, or the
-// values of several joined with a comma, or "" if there is none.
+// QueryValue returns params.query[name] of the original as a string: the value of
+// the parameter with that name, the values joined with commas if there are
+// several, or "" if there is none.
 //
-// The query is split at "&" alone, and a piece at its first "="; empty pieces
-// are skipped, but count among the first 1,000, and the rest is not looked at.
-// A value without anything to decode is returned as part of query, without
-// a copy.
+// The query is split at each "&", and a piece at its first "=". Only the first
+// 1,000 pieces are looked at, empty ones included. A value in which nothing has to
+// be decoded is returned as a part of query, not as a copy.
 func QueryValue(query, name string) string {
 	var value string
 	found := false
@@ -39,9 +37,9 @@ func QueryValue(query, name string) string {
 	return value
 }
 
-// unescape decodes a name or a value as querystring.unescape does: "+" is a
-// space, a "%" without two hexadecimal digits after it stands for itself, and
-// the bytes that come out are read as UTF-8.
+// unescape decodes a name or a value as querystring.unescape does: "+" is a space,
+// a "%" that two hexadecimal digits do not follow is left as it is, and the
+// resulting bytes are read as UTF-8.
 func unescape(s string) string {
 	if !strings.ContainsAny(s, "+%") {
 		return s
@@ -68,7 +66,7 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'
 }
 
-// fromHex returns the value of a digit for which isHex holds.
+// fromHex returns the value of the hexadecimal digit c.
 func fromHex(c byte) byte {
 	if c <= '9' {
 		return c - '0'
@@ -76,16 +74,16 @@ func fromHex(c byte) byte {
 	return c | 0x20 - 'a' + 10
 }
 
-// replaceInvalid puts one U+FFFD in the place of each maximal invalid subpart,
-// as the WHATWG's UTF-8 decoder does in Node: the longest run of bytes that
-// could still have begun a character is replaced as one. Go's own ways replace
-// each byte, or each run of bad bytes.
+// replaceInvalid replaces each maximal invalid subpart of b with one U+FFFD, as the
+// WHATWG's UTF-8 decoder in Node does. Such a subpart is the longest run of bytes
+// that is the beginning of a character, or a single byte that begins none. Go's
+// range loop replaces each byte, and strings.ToValidUTF8 each run of invalid bytes.
 func replaceInvalid(b []byte) []byte {
 	out := make([]byte, 0, len(b)+8)
 	for len(b) > 0 {
 		r, size := utf8.DecodeRune(b)
 		if r == utf8.RuneError && size == 1 {
-			// FullRune is false for as long as more bytes could save it.
+			// FullRune is false while the bytes are the beginning of a character.
 			for size < len(b) && !utf8.FullRune(b[:size+1]) {
 				size++
 			}

@@ -1,15 +1,9 @@
-// Package node holds Node's rules where they differ from Go's: which requests
-// its HTTP parser lets through, how url.parse and querystring.parse read a
-// target, how JSON.stringify and querystring.stringify write one value, and
-// what its strings and numbers are. The original leaves all of this to Node
-// 20, so the port must do it the same way to count the same keys and to send
-// the same bytes.
 package node
 
 import "strings"
 
-// methods are those that Node's HTTP parser knows and hands to a server.
-// CONNECT, which it knows too, is not one: Node closes such a connection.
+// methods are those that Node's HTTP parser knows, without CONNECT: Node closes
+// the connection of a CONNECT request.
 var methods = make(map[string]bool)
 
 func init() {
@@ -21,11 +15,11 @@ func init() {
 	}
 }
 
-// ValidRequest reports whether Node's HTTP parser lets a request line with
-// this method and target through. Node answers the others with 400: methods
-// that it does not know (they are case-sensitive), targets with any byte
-// outside 0x21 to 0x7E, raw UTF-8 among them, and those that are no path and
-// no URL, all of which net/http would accept.
+// ValidRequest reports whether Node's HTTP parser accepts a request line with this
+// method and target. Node answers the others with 400: methods that it does not
+// know (they are case-sensitive), targets with a byte outside 0x21 to 0x7E (raw
+// UTF-8, for example), and targets that are neither a path nor a URL. net/http
+// accepts all of these.
 func ValidRequest(method, target string) bool {
 	for i := range len(target) {
 		if target[i] <= ' ' || target[i] >= 0x7F {
@@ -36,8 +30,8 @@ func ValidRequest(method, target string) bool {
 		(strings.HasPrefix(target, "/") || strings.HasPrefix(target, "*") || validURL(target))
 }
 
-// validURL reports whether a target is of the form scheme://authority and so
-// on, as Node's HTTP parser sees it.
+// validURL reports whether Node's HTTP parser accepts a target as a URL, which
+// begins with scheme://authority.
 func validURL(target string) bool {
 	scheme, rest, absolute := strings.Cut(target, "://")
 	authority := rest
@@ -52,9 +46,9 @@ func validURL(target string) bool {
 const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 // SplitTarget returns the path and the query of a request target, both still
-// escaped, as url.parse finds them: the fragment goes first, then the query is
-// cut off. Of the absolute form that proxies are sent, http://host/path, the
-// path starts behind the host, which a character ends that no host has.
+// escaped, as url.parse does: it cuts off the fragment, then the query. In the
+// absolute form, http://host/path, which clients send to proxies, the path begins
+// after the host. The first character that no host can have ends the host.
 func SplitTarget(target string) (path, query string) {
 	target, _, _ = strings.Cut(target, "#")
 	target, query, _ = strings.Cut(target, "?")

@@ -8,16 +8,16 @@ import (
 	"pixel-ping/internal/hits"
 )
 
-// writer is a ResponseWriter that keeps nothing, so that what is measured is the
-// handler's own.
+// writer is a ResponseWriter that keeps nothing, so that only the handler's own
+// work is measured.
 type writer struct{ header http.Header }
 
 func (w *writer) Header() http.Header         { return w.header }
 func (w *writer) WriteHeader(int)             {}
 func (w *writer) Write(p []byte) (int, error) { return len(p), nil }
 
-// handle returns a function that handles a hit at a target.
-func handle() func(target string) {
+// newHit returns a function that calls a new Handler with a target.
+func newHit() func(target string) {
 	h := Handler{Hits: hits.NewStore(1 << 40)}
 	w := &writer{make(http.Header)}
 	r := &http.Request{Method: "GET", ProtoMajor: 1, ProtoMinor: 1, Header: make(http.Header)}
@@ -28,14 +28,14 @@ func handle() func(target string) {
 }
 
 func TestKnownKeyTakesNoAllocation(t *testing.T) {
-	hit := handle()
+	hit := newHit()
 	if n := testing.AllocsPerRun(100, func() { hit("/pixel.gif?key=article-42") }); n != 0 {
 		t.Errorf("a hit takes %v allocations, want none", n)
 	}
 }
 
 func BenchmarkKnownKey(b *testing.B) {
-	hit := handle()
+	hit := newHit()
 	b.ReportAllocs()
 	for b.Loop() {
 		hit("/pixel.gif?key=article-42")
@@ -43,7 +43,7 @@ func BenchmarkKnownKey(b *testing.B) {
 }
 
 func BenchmarkKnownEscapedKey(b *testing.B) {
-	hit := handle()
+	hit := newHit()
 	b.ReportAllocs()
 	for b.Loop() {
 		hit("/pixel.gif?key=https%3A%2F%2Fwww.example.com%2Fan-article%3Fpage%3D2")
@@ -55,11 +55,11 @@ func BenchmarkNewKey(b *testing.B) {
 	for i := range targets {
 		targets[i] = fmt.Sprintf("/pixel.gif?key=article-%d", i)
 	}
-	hit := handle()
+	hit := newHit()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		if i%len(targets) == 0 {
-			hit = handle()
+			hit = newHit()
 		}
 		hit(targets[i%len(targets)])
 	}

@@ -1,7 +1,7 @@
-// Package pixel serves the tracking pixel: it turns a request for
-// /pixel.gif?key=… into a recorded hit and a 1x1 GIF, and anything else into a
-// 404. It is the first step of a hit. It sees the Recorder and nothing behind
-// it, so a request cannot reach the network.
+// Package pixel serves the tracking pixel: it records a hit for each request of
+// /pixel.gif?key=… and answers with a 1x1 GIF, and answers any other request with
+// 404. It is the first step of a hit. It imports nothing that delivers hits, so a
+// request cannot reach the network.
 package pixel
 
 import (
@@ -12,16 +12,17 @@ import (
 	"pixel-ping/internal/node"
 )
 
-// Path is the one path that is served, byte for byte.
+// Path is the only path that is served. A path is compared with it byte by byte.
 const Path = "/pixel.gif"
 
 //go:embed pixel.gif
 var gif []byte
 
-// pixelHeader is the header of the pixel: the original's four fields, and one
-// with which pages may embed it that ask everything they load for leave
-// (Cross-Origin-Embedder-Policy: require-corp). Header.Set would make a slice
-// of each value at each hit; net/http only reads these.
+// pixelHeader is the header of the pixel: the original's fields and
+// Cross-Origin-Resource-Policy, without which a page that is sent with
+// Cross-Origin-Embedder-Policy: require-corp cannot embed the pixel. The values
+// are slices because Header.Set would allocate one for each value at each hit;
+// net/http only reads them.
 var pixelHeader = []struct {
 	name   string
 	values []string
@@ -33,34 +34,33 @@ var pixelHeader = []struct {
 	{"Cross-Origin-Resource-Policy", []string{"cross-origin"}},
 }
 
-// A Recorder adds a hit to a key. It is called by many goroutines at once, and
-// must not keep key: the string is part of the request.
+// A Recorder adds a hit to a key. Many goroutines call Record at once. Record must
+// not keep key, which is a part of the request's memory.
 type Recorder interface {
 	Record(key string)
 }
 
-// Handler answers every request to the server (the function the original
-// passes to createServer). It is safe for concurrent use.
+// Handler answers every request to the server, as the function that the original
+// passes to createServer does. It is safe for concurrent use.
 type Handler struct {
 	Hits Recorder
 }
 
-// ServeHTTP reads the target as the client wrote it, not the URL that net/http
-// made of it: that one is unescaped, and split at other places. What net/http
-// cannot make a URL of it has refused with 400 before, such as a path with a
-// broken escape, which the original answers with 404.
+// ServeHTTP reads the target as the client wrote it (r.RequestURI) rather than
+// r.URL, which net/http has unescaped and split by other rules. Where net/http
+// cannot parse a target, as with a broken escape in a path, it has answered with
+// 400 already; the original answers with 404.
 //
-// The hit is recorded before it is answered (the original does it the other
-// way round), so that a hit whose answer was seen is never missing from the
-// last flush.
+// The hit is recorded before the answer is sent, so that the last flush has every
+// hit that was answered. The original records after the answer.
 func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// Another expectation than this one net/http has answered with 417.
+	// This is 100-continue: net/http has answered any other with 417.
 	if r.Header.Get("Expect") != "" && r.ProtoAtLeast(1, 1) {
 		w.WriteHeader(http.StatusContinue)
 	}
 	if r.ContentLength != 0 && r.ProtoMajor == 1 {
 		http.NewResponseController(w).EnableFullDuplex()
-		defer dropBody(w, r)
+		defer discardBody(w, r)
 	}
 	header := w.Header()
 	if !node.ValidRequest(r.Method, r.RequestURI) {
@@ -84,13 +84,13 @@ func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Write(gif)
 }
 
-// dropBody sends the answer, and only then reads the body that came with the
-// request, as Node does: by itself, net/http waits for the body before it sends
-// anything. The body has to be read to its end here, as a connection in full
-// duplex is of no more use to net/http when some of it is left. Where it is
-// broken, or does not end within the time there is for a request, the connection
-// ends: what follows must not be taken for a request.
-func dropBody(w http.ResponseWriter, r *http.Request) {
+// discardBody sends the answer, then reads the body of the request, as Node does.
+// Without it, net/http would read the body before it sends the answer. In full
+// duplex, net/http cannot use the connection again unless the handler reads the
+// whole body. If the body is invalid, or does not end within the time for a
+// request, discardBody closes the connection: net/http would take the rest of the
+// body for a request.
+func discardBody(w http.ResponseWriter, r *http.Request) {
 	http.NewResponseController(w).Flush()
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		panic(http.ErrAbortHandler)

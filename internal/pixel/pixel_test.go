@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// recorder keeps the keys in the order in which they were recorded.
+// recorder is a Recorder that keeps the keys in order.
 type recorder []string
 
 func (r *recorder) Record(key string) { *r = append(*r, key) }
 
-// request answers one request line without a server, and returns the answer
-// and the keys that were recorded.
+// request calls the Handler with a request line, and returns the answer and the
+// keys that were recorded.
 func request(t *testing.T, method, target string) (*http.Response, []string) {
 	t.Helper()
 	var recorded recorder
@@ -51,7 +51,9 @@ func TestGIF(t *testing.T) {
 }
 
 func TestPixelWithoutKeyIsNotCounted(t *testing.T) {
-	for _, target := range []string{"/pixel.gif", "/pixel.gif?", "/pixel.gif?key", "/pixel.gif?key=", "/pixel.gif#?key=a"} {
+	for _, target := range []string{
+		"/pixel.gif", "/pixel.gif?", "/pixel.gif?key", "/pixel.gif?key=", "/pixel.gif#?key=a",
+	} {
 		if answer, keys := request(t, "GET", target); answer.StatusCode != 200 || keys != nil {
 			t.Errorf("%s: status %d and keys %q, want 200 and none", target, answer.StatusCode, keys)
 		}
@@ -67,7 +69,8 @@ func TestOtherPaths(t *testing.T) {
 		if answer.StatusCode != 404 || keys != nil {
 			t.Errorf("%s: status %d and keys %q, want 404 and none", target, answer.StatusCode, keys)
 		}
-		if want := (http.Header{"Content-Type": {"text/html"}, "Content-Length": {"0"}}); !reflect.DeepEqual(answer.Header, want) {
+		want := http.Header{"Content-Type": {"text/html"}, "Content-Length": {"0"}}
+		if !reflect.DeepEqual(answer.Header, want) {
 			t.Errorf("%s: header %v, want %v", target, answer.Header, want)
 		}
 	}

@@ -15,7 +15,7 @@ func TestRecordedTargets(t *testing.T) {
 		t.Errorf("there are %d vectors, want at least 500", len(vectors))
 	}
 	for _, vector := range vectors {
-		// net/http refuses these before it calls the handler.
+		// net/http refuses these requests before it calls the handler.
 		if vector.Status == 431 || strings.ContainsAny(vector.Target, " ") {
 			continue
 		}

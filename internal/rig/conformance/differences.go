@@ -35,7 +35,7 @@ var Differences = []Difference{
 	{"HTTP/2", "HTTP/1.1 only", "HTTP/2 over TLS", "it comes with net/http", ""},
 
 	// The flush.
-	{"parts of the endpoint's URL", "query and `user:password@` are dropped", "sent, as what they are; the password is not shown in the log", "it is what the URL says", ""},
+	{"parts of the endpoint's URL", "query and `user:password@` are dropped", "sent, as what they are; the log shows no password and no value of the query", "it is what the URL says", ""},
 	{"endpoint that hangs", "the counts of the flush are lost", "a failure after 60 seconds or one interval, whichever is longer", "no count is lost", "it takes a minute"},
 	{"answer and reset", "a 200 before a reset is sent again, a 500 before a reset doubles the counts", "the status line decides, once", "no count is lost or doubled", ""},
 	{"101", "the counts are lost", "a failure", "no count is lost", ""},
@@ -52,6 +52,7 @@ var Differences = []Difference{
 	{"senseless settings", "no `interval` flushes each millisecond, no `port` takes any, `\"discard\": \"false\"` is true, an `endpoint` that is no URL posts elsewhere", "refused, exit 1", "they are mistakes", ""},
 	{"long intervals", "above 24.8 days: each millisecond", "as long as it says", "Node's timers overflow", ""},
 	{"unknown settings", "ignored", "ignored, with a warning", "they may be misspelt", ""},
+	{"settings that are there twice, further arguments", "the last value counts; ignored", "the same, with a warning", "they may be mistakes", "the tests of cmd/pixel-ping and internal/config show it"},
 	{"port taken", "lives on without a server", "exit 1", "whoever started it learns of it", ""},
 	{"certificate that does not load", "exit 0, or plain HTTP if a part is missing", "exit 1", "whoever started it learns of it", ""},
 	{"names with several addresses", "the first is bound", "all are bound", "`localhost` is found over IPv4 and IPv6", "the machine may have one address"},

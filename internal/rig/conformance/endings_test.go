@@ -154,10 +154,11 @@ func TestTooLarge(t *testing.T) {
 
 // When the keys take more than maxmemory, only the original counts further keys.
 func TestMemory(t *testing.T) {
-	theirs, ours := pair(t, map[string]any{"maxmemory": 0.0005})
+	theirs, ours := pair(t, map[string]any{"maxmemory": 0.02}) // about 20 kB
 	for i := range 10 {
-		theirs.get(t, fmt.Sprint("/pixel.gif?key=", i))
-		ours.get(t, fmt.Sprint("/pixel.gif?key=", i))
+		target := fmt.Sprint("/pixel.gif?key=", i, strings.Repeat("x", 5000))
+		theirs.get(t, target)
+		ours.get(t, target)
 	}
 	held := len(theirs.counts(t))
 	body := ours.endpoint.Body(t) // A full store is flushed without a signal.

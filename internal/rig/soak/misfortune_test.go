@@ -76,7 +76,8 @@ func TestRenewedCertificate(t *testing.T) {
 		}
 	}
 	link("key.pem", "key1.pem")
-	d.Stderr.WaitLine(t, 0, "pixel-ping: sslkey "+file("key.pem"))
+	config := d.Cmd.Args[len(d.Cmd.Args)-1]
+	d.Stderr.WaitLine(t, 0, "pixel-ping: "+config+": sslkey "+file("key.pem"))
 	if got := served(); got != "certificate 2" {
 		t.Errorf("%s is served", got)
 	}

@@ -1,7 +1,8 @@
-package main
+package server
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -15,13 +16,13 @@ import (
 // benchServer serves the pixel in this process and returns the address.
 func benchServer(b *testing.B) string {
 	b.Helper()
-	listeners, err := listen("127.0.0.1", 0)
+	listeners, err := Listen(b.Context(), "127.0.0.1", 0)
 	if err != nil {
 		b.Fatal(err)
 	}
-	server := newServer(pixel.Handler{Hits: hits.NewStore(1 << 30)}, nil, io.Discard)
-	go serve(server, listeners[0], new(connections))
-	b.Cleanup(func() { server.Close() })
+	server := New(pixel.Handler{Hits: hits.NewStore(1 << 30)}, nil, 0, io.Discard)
+	go server.Serve(listeners[0])
+	b.Cleanup(func() { server.Stop(context.Background()) })
 	return listeners[0].Addr().String()
 }
 

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"pixel-ping/internal/cert"
+	"pixel-ping/internal/config"
+	"pixel-ping/internal/endpoint"
+	"pixel-ping/internal/flush"
+	"pixel-ping/internal/hits"
+	"pixel-ping/internal/logwriter"
+	"pixel-ping/internal/memory"
+	"pixel-ping/internal/pixel"
+	"pixel-ping/internal/server"
+)
+
+// A stop takes less than the 10 seconds after which container engines kill.
+// These are counted from its beginning.
+const (
+	requestsUntil = 2 * time.Second         // requests that are under way
+	deliveryUntil = 6500 * time.Millisecond // the delivery of what is held
+	logUntil      = 8500 * time.Millisecond // the log of what was not delivered
+)
+
+// daemon wires the store, the server and the flusher, prints the start-up lines,
+// and runs until it is stopped: by ctx, by a signal, or because it cannot listen
+// any more. The original prints its line before it listens, and runs on without
+// a server if the port is taken or the certificate does not load.
+func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
+	conf, err := load(path, stderr)
+	if err != nil {
+		return err
+	}
+	var certificate *cert.Certificate
+	var getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	if conf.SSLKey != "" {
+		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		getCertificate = certificate.Get
+	}
+	store := hits.NewStore(conf.MaxMemory)
+	visitors := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
+	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
+	flusher := &flush.Flusher{
+		Store:    store,
+		Discard:  conf.Discard,
+		Interval: conf.Interval,
+		Stdout:   stdout,
+		Stderr:   stderr,
+	}
+	if conf.Endpoint != nil {
+		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
+	}
+
+	// Signals come before listening: whoever can connect may send one, and a name
+	// server that does not answer must not keep the daemon from stopping.
+	stop, forced := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	notify(stop, forced)
+	defer signal.Stop(stop)
+	defer signal.Stop(forced)
+	running, end := context.WithCancel(ctx)
+	defer end()
+	delivery, abandon := context.WithCancelCause(context.Background())
+	defer abandon(nil)
+	go func() {
+		for {
+			select {
+			case s := <-stop:
+				// A second signal ends the stop. SIGHUP does not: a terminal that closes
+				// sends it twice, and systemd may send it after SIGTERM.
+				if running.Err() != nil && s != syscall.SIGHUP {
+					abandon(errors.New("stopped by a second signal"))
+				}
+				end()
+			case <-delivery.Done():
+				return
+			}
+		}
+	}()
+
+	listeners, err := server.Listen(running, conf.Host, conf.Port)
+	if running.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if conf.Endpoint != nil {
+		fmt.Fprintf(stdout, "Flushing hits to %s\n", conf.EndpointText)
+	} else {
+		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", path)
+	}
+	fmt.Fprintf(stdout, "Serving the pixel at %s\n", address(conf, listeners[0]))
+
+	failed := make(chan error, len(listeners))
+	for _, listener := range listeners {
+		go func() { failed <- visitors.Serve(listener) }()
+	}
+	stopped, flushed := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(flushed)
+		flusher.Run(delivery, stopped, forced)
+	}()
+	if certificate != nil {
+		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", path, err) })
+	}
+	go memory.ReturnAfterSpikes(delivery)
+
+	select {
+	case <-running.Done():
+	case err = <-failed:
+		end()
+	}
+	defer time.AfterFunc(deliveryUntil, func() { abandon(errors.New("stopped before there was an answer")) }).Stop()
+	late := time.After(logUntil)
+	requests, cancel := context.WithTimeout(delivery, requestsUntil)
+	defer cancel()
+	half := time.Now().Add(deliveryUntil / 2)
+	stdout.SetDeadline(half)
+	stderr.SetDeadline(half)
+	visitors.Stop(requests)
+	close(stopped)
+	select {
+	case <-flushed:
+	case <-late:
+		return fmt.Errorf("up to %s were not delivered, and there was no time to log them all", logwriter.Plural(store.Pending(), "hit"))
+	}
+	if pending := store.Pending(); pending > 0 && conf.Endpoint != nil && !conf.Discard {
+		return fmt.Errorf("%s of %s were not delivered; the log has them",
+			logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key"))
+	}
+	return err
+}
+
+// address returns the URL of the pixel, for a person to open.
+func address(conf config.Config, listener net.Listener) string {
+	scheme, host := "http", conf.Host
+	if conf.SSLKey != "" {
+		scheme = "https"
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port)) + pixel.Path
+}

@@ -1,0 +1,138 @@
+package server
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An acceptor accepts connections as conns.
+type acceptor struct {
+	net.Listener
+	registry *registry
+}
+
+// Accept returns the next connection for which there is room.
+func (a acceptor) Accept() (net.Conn, error) {
+	for {
+		accepted, err := a.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &conn{tcp: accepted.(tcp), registry: a.registry}
+		if a.registry.add(c) {
+			return c, nil
+		}
+		accepted.Close()
+	}
+}
+
+// tcp is what a conn needs of a TCP connection.
+type tcp interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// A conn is a connection that the registry knows. One goroutine reads and one
+// writes at a time; the other methods may be called by many at once.
+type conn struct {
+	tcp
+	registry *registry
+
+	// The mutex of the registry guards these.
+	state      state
+	since      time.Time // when state began
+	prev, next *conn     // in the list of state
+	http2      bool      // a request has come over HTTP/2
+	greeted    bool      // HTTP/2 is set up, and no request has come yet
+
+	active atomic.Bool // net/http has a request under way, or a stream open
+	heard  atomic.Bool // a byte has come since the accept, or since the connection became idle
+
+	mu          sync.Mutex
+	reading     bool // a Read is under way
+	interrupted bool // net/http has interrupted its Read
+	told        bool // the TCP connection was told of an interruption
+}
+
+// underlying returns the conn of a connection as net/http knows it: the conn
+// itself, or TLS over one.
+func underlying(c net.Conn) *conn {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	return c.(*conn)
+}
+
+// Read reads, and notes the first byte of a request.
+func (c *conn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	if c.interrupted {
+		c.mu.Unlock()
+		return 0, os.ErrDeadlineExceeded
+	}
+	if c.told {
+		c.told = false
+		c.tcp.SetReadDeadline(time.Time{})
+	}
+	c.reading = true
+	c.mu.Unlock()
+
+	n, err := c.tcp.Read(p)
+
+	c.mu.Lock()
+	c.reading = false
+	c.mu.Unlock()
+	if n > 0 && !c.heard.Load() {
+		c.heard.Store(true)
+		c.registry.hear(c)
+	}
+	return n, err
+}
+
+// SetReadDeadline interrupts a Read, or ends the interruption. net/http has no
+// time limits here, so it asks for nothing else: it reads ahead while a request
+// is answered, and interrupts that read afterwards. Mostly the read has not begun
+// yet; then the next Read sees the interruption, and the runtime's timers are
+// left alone.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.interrupted = !t.IsZero()
+	if c.interrupted && c.reading {
+		c.told = true
+		return c.tcp.SetReadDeadline(t)
+	}
+	return nil
+}
+
+// SetWriteDeadline sets the deadline of TLS's last words. It ignores net/http,
+// which clears the deadline after each answer, though none was set.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		return nil
+	}
+	return c.tcp.SetWriteDeadline(t)
+}
+
+// SetDeadline is SetReadDeadline and SetWriteDeadline.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.SetReadDeadline(t)
+	return c.SetWriteDeadline(t)
+}
+
+// Close closes the connection. During a stop it first reads on for a moment: the
+// system resets a connection that is closed with something unread, and the
+// client would lose answers that are on their way.
+func (c *conn) Close() error {
+	if c.registry.leave(c) {
+		c.tcp.SetReadDeadline(time.Now().Add(leaveTime))
+		io.Copy(io.Discard, c.tcp)
+	}
+	c.registry.remove(c)
+	return c.tcp.Close()
+}

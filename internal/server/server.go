@@ -1,0 +1,139 @@
+// Package server accepts connections and bounds what they can take. net/http
+// speaks HTTP over them; the package adds what net/http leaves open: how many
+// connections there may be, which of them makes room for a new one, how long
+// each may idle or take for a request, and how a stop ends them.
+//
+// One registry knows each connection, its state and since when it is in it. A
+// connection is waiting until its first request is complete, busy while a
+// request is answered, and idle after that:
+//
+//	accepted ──▶ waiting ──▶ busy ──▶ idle ──▶ waiting (the first byte of the next request) ──▶ …
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Server serves one handler on any number of listeners. Its methods may be
+// called by many goroutines at once.
+type Server struct {
+	http     http.Server
+	handler  http.Handler
+	registry registry
+}
+
+// New returns a Server that has yet to listen: an HTTPS one, with HTTP/2, unless
+// certificate is nil. Certificate returns the certificate for a handshake, as
+// GetCertificate of tls.Config does. At most maxConnections connections are open
+// at once; 0 means DefaultConnections. Fewer are open if the system allows fewer
+// descriptors. What the operator should know is written to stderr, a line each.
+func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error),
+	maxConnections int, stderr io.Writer) *Server {
+	s := &Server{handler: handler}
+	s.registry.limit = limitConnections(maxConnections)
+	s.registry.stderr = stderr
+	s.http = http.Server{
+		Handler:                      http.HandlerFunc(s.serveHTTP),
+		DisableGeneralOptionsHandler: true,     // OPTIONS * is a 404 as well
+		MaxHeaderBytes:               16 << 10, // Node's limit; net/http adds some slack
+		// The registry has the time limits. net/http's timer for idle HTTP/2
+		// connections would keep closed ones in memory until it fires. -1, as 0 would
+		// mean ReadTimeout.
+		IdleTimeout: -1,
+		HTTP2:       http2Settings(),
+		ConnState:   s.followState,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, underlying(c))
+		},
+		ErrorLog: log.New(&errorLog{stderr: stderr}, "", 0),
+	}
+	if certificate != nil {
+		s.http.TLSConfig = &tls.Config{GetCertificate: certificate}
+	}
+	return s
+}
+
+// MaxConnections returns how many connections may be open at once.
+func (s *Server) MaxConnections() int { return s.registry.limit }
+
+// http2Settings returns the settings for requests that have no body. The table
+// for decoding headers keeps its default of 4,096 bytes: a client may use all of
+// it before it has seen any setting, so a smaller one would break first requests.
+func http2Settings() *http.HTTP2Config {
+	return &http.HTTP2Config{
+		MaxConcurrentStreams:          32,       // a page needs some dozens at most; the default is 250
+		MaxEncoderHeaderTableSize:     1,        // most visitors get one answer, so nothing refers back to it
+		MaxReadFrameSize:              16 << 10, // the smallest; the default is 1 MB
+		MaxReceiveBufferPerConnection: 64 << 10, // the smallest; the default is 1 MB
+		MaxReceiveBufferPerStream:     64 << 10,
+	}
+}
+
+// Serve accepts connections until Stop is called or listener fails, and returns
+// why it ended.
+func (s *Server) Serve(listener net.Listener) error {
+	if !s.registry.listen(listener) {
+		return http.ErrServerClosed
+	}
+	accepting := acceptor{listener, &s.registry}
+	if s.http.TLSConfig != nil {
+		return s.http.ServeTLS(accepting, "", "")
+	}
+	return s.http.Serve(accepting)
+}
+
+// connKey is the key of a request's connection in its context.
+type connKey struct{}
+
+// serveHTTP hands a request to the handler, unless its connection is being
+// closed. Such a request is not counted, so the client may repeat it.
+func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	c := r.Context().Value(connKey{}).(*conn)
+	began, last := s.registry.begin(c, r.ProtoMajor == 2)
+	if !began {
+		panic(http.ErrAbortHandler)
+	}
+	defer s.registry.requests.Done()
+	if last {
+		w.Header().Set("Connection", "close")
+	}
+	s.handler.ServeHTTP(w, r)
+}
+
+// followState follows net/http's states. They say less than the registry's: over
+// HTTP/1.1 a connection stays StateIdle while its next header arrives, and HTTP/2
+// reports StateIdle before the first request.
+func (s *Server) followState(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateActive:
+		underlying(c).active.Store(true)
+	case http.StateIdle:
+		s.registry.finish(underlying(c))
+	}
+}
+
+// errorLog passes on what net/http reports of the server itself: a line each, at
+// most one a second, as descriptors may be short for long. It drops what is
+// about clients, such as failed handshakes: they could fill the log at will.
+type errorLog struct {
+	stderr io.Writer
+	last   time.Time // when the last line was written; log.Logger writes one at a time
+}
+
+func (l *errorLog) Write(message []byte) (int, error) {
+	own := bytes.HasPrefix(message, []byte("http: Accept")) || bytes.Contains(message, []byte(": panic serving "))
+	if own && time.Since(l.last) > time.Second {
+		l.last = time.Now()
+		line, _, _ := bytes.Cut(message, []byte("\n"))
+		fmt.Fprintf(l.stderr, "pixel-ping: %s\n", line)
+	}
+	return len(message), nil
+}

@@ -1,0 +1,134 @@
+package server
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+const (
+	// A connection on which nothing has come yet is closed at this age: its first
+	// request may be on its way.
+	freshTime = 250 * time.Millisecond
+	// A client has this long to close its side, once our side is closed.
+	leaveTime = 250 * time.Millisecond
+)
+
+// Stop accepts no more connections and ends those that are open. Connections
+// without a request under way end at once. The others may finish their requests
+// until ctx ends; then Stop closes them. No handler runs after Stop has returned.
+//
+// http.Server's own Shutdown waits for connections that have never sent a byte,
+// and its Close waits for each client that does not read TLS's farewell.
+func (s *Server) Stop(ctx context.Context) {
+	s.registry.stop()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for s.registry.closeQuiet() > 0 && ctx.Err() == nil {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+	s.registry.closeAll()
+	s.registry.requests.Wait()
+}
+
+// listen keeps a listener for the stop. The first one starts the sweep. It
+// returns false, and closes the listener, after a stop.
+func (g *registry) listen(listener net.Listener) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stopping {
+		listener.Close()
+		return false
+	}
+	if g.listeners == nil {
+		g.stopped = make(chan struct{})
+		go g.sweepUntil(g.stopped)
+	}
+	g.listeners = append(g.listeners, listener)
+	return true
+}
+
+func (g *registry) sweepUntil(stopped <-chan struct{}) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			g.sweep()
+		case <-stopped:
+			return
+		}
+	}
+}
+
+func (g *registry) stop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.listeners != nil && !g.stopping {
+		close(g.stopped)
+	}
+	g.stopping = true
+	for _, listener := range g.listeners {
+		listener.Close()
+	}
+}
+
+// closeQuiet ends the connections on which no request is under way, and returns
+// how many are left.
+func (g *registry) closeQuiet() int {
+	g.mu.Lock()
+	now := time.Now()
+	for c := g.lists[idle].first; c != nil; c = g.lists[idle].first {
+		g.closeWrite(c)
+	}
+	closed := g.takeOlder(leaving, now.Add(-leaveTime))
+	for c := g.lists[waiting].first; c != nil && now.Sub(c.since) >= freshTime; {
+		next := c.next
+		if c.greeted || !c.heard.Load() {
+			g.move(c, gone, now)
+			closed = append(closed, c)
+		}
+		c = next
+	}
+	open := g.open
+	g.mu.Unlock()
+	for _, c := range closed {
+		c.tcp.Close()
+	}
+	return open
+}
+
+// closeWrite lets the client see the end of the connection. What the client sends
+// after that is read and not handled. The caller holds the mutex.
+func (g *registry) closeWrite(c *conn) {
+	g.move(c, leaving, time.Now())
+	c.tcp.CloseWrite()
+}
+
+// leave reports whether a connection that net/http closes is to be read on for a
+// moment, and closes its sending side then.
+func (g *registry) leave(c *conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stopping && c.state > leaving {
+		g.closeWrite(c)
+	}
+	return c.state == leaving
+}
+
+// closeAll closes every connection that is left.
+func (g *registry) closeAll() {
+	g.mu.Lock()
+	g.limit = 0 // for one that is being accepted
+	var all []*conn
+	for state := range states {
+		all = append(all, g.takeOlder(state, time.Now())...)
+	}
+	g.mu.Unlock()
+	for _, c := range all {
+		c.tcp.Close()
+	}
+}

@@ -1,0 +1,176 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pixel-ping/internal/hits"
+	"pixel-ping/internal/pixel"
+	"pixel-ping/internal/rig"
+)
+
+// stopWithin stops a server that may take that long for requests, and returns
+// how long it took.
+func stopWithin(t *testing.T, s *Server, limit time.Duration) time.Duration {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	began := time.Now()
+	s.Stop(ctx)
+	return time.Since(began)
+}
+
+// A stop waits for a request that is under way, and for nothing else: not for
+// idle connections, and 250 ms for new ones that have not sent a byte.
+func TestStopWaitsForRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, p := startPiped(t, 0, io.Discard)
+		silent, idle := p.dial(), p.dial()
+		defer silent.Close()
+		go io.Copy(io.Discard, silent)
+		makeHit(t, idle)
+		<-time.After(time.Second)
+		if took := stopWithin(t, s, 2*time.Second); took > leaveTime {
+			t.Errorf("a stop with idle connections took %v", took)
+		}
+
+		s, store, p := startPiped(t, 0, io.Discard)
+		fresh, half := p.dial(), p.dial()
+		io.WriteString(half, "GET /pixel.gif?key=half HTTP/1.1\r\n")
+		go func() {
+			<-time.After(200 * time.Millisecond)
+			io.WriteString(fresh, hit)
+		}()
+		go func() {
+			<-time.After(time.Second)
+			io.WriteString(half, "Host: x\r\n\r\n")
+		}()
+		answers := make(chan *http.Response, 2)
+		for _, conn := range []net.Conn{fresh, half} {
+			go func() {
+				answers <- readAnswer(t, bufio.NewReader(conn))
+				conn.Close()
+			}()
+		}
+		if took := stopWithin(t, s, 2*time.Second); took < time.Second || took > 1500*time.Millisecond {
+			t.Errorf("a stop took %v, want the second that a request takes", took)
+		}
+		for range 2 {
+			if answer := <-answers; !answer.Close {
+				t.Error("the answer does not say that the connection ends")
+			}
+		}
+		if got := store.Pending(); got != 2 {
+			t.Errorf("%d hits are counted, want 2", got)
+		}
+	})
+}
+
+// At its time limit a stop closes everything, and no request begins after that.
+func TestStopAtItsLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, store, p := startPiped(t, 0, io.Discard)
+		half, unread := p.dial(), p.dial()
+		defer half.Close()
+		defer unread.Close()
+		io.WriteString(half, "GET /pixel.gif?key=half HTTP/1.1\r\n")
+		go io.WriteString(unread, hit)
+		synctest.Wait()
+		began := time.Now()
+		if took := stopWithin(t, s, 2*time.Second); took != 2*time.Second {
+			t.Errorf("a stop took %v, want 2s", took)
+		}
+		if _, err := io.WriteString(half, "Host: x\r\n\r\n"); err == nil || time.Since(began) > 2*time.Second {
+			t.Error("a connection is open after the stop")
+		}
+		if got := store.Pending(); got != 1 {
+			t.Errorf("%d hits are counted, want 1", got)
+		}
+		late := p.dial()
+		defer late.Close()
+		if s.registry.add(&conn{tcp: &piped{Conn: late}, registry: &s.registry}) {
+			t.Error("a connection is accepted after the stop")
+		}
+	})
+}
+
+// Answers to pipelined requests reach their client, though the connection ends
+// with requests unread: it is not reset.
+func TestStopKeepsAnswers(t *testing.T) {
+	listeners, err := Listen(t.Context(), "127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := hits.NewStore(1 << 20)
+	s := New(pixel.Handler{Hits: store}, nil, 0, io.Discard)
+	go s.Serve(listeners[0])
+	var clients []net.Conn
+	for range 20 {
+		conn, err := net.Dial("tcp", listeners[0].Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(rig.Deadline))
+		clients = append(clients, conn)
+		go io.WriteString(conn, strings.Repeat(hit, 5000))
+	}
+	first := make([]byte, 1)
+	for _, conn := range clients {
+		if _, err := io.ReadFull(conn, first); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stopped := make(chan bool)
+	go func() {
+		stopWithin(t, s, 2*time.Second)
+		close(stopped)
+	}()
+	var answered int64
+	for _, conn := range clients {
+		all, err := io.ReadAll(conn)
+		if err != nil {
+			t.Errorf("a connection ends with %v", err)
+		}
+		answered += int64(strings.Count("H"+string(all), "HTTP/1.1 200"))
+	}
+	<-stopped
+	if counted := store.Pending(); counted != answered {
+		t.Errorf("%d hits are counted, and %d answered", counted, answered)
+	}
+}
+
+// Clients that do not read TLS's farewell do not hold up a stop.
+func TestStopIsNotHeldUpByTLS(t *testing.T) {
+	folder := t.TempDir()
+	rig.WriteCertificate(t, folder)
+	certificate, err := tls.LoadX509KeyPair(filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipes()
+		get := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil }
+		s := New(pixel.Handler{Hits: hits.NewStore(1 << 20)}, get, 0, io.Discard)
+		go s.Serve(p)
+		for range 4 {
+			conn := p.dial()
+			defer conn.Close()
+			client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+			makeHit(t, client)
+		}
+		synctest.Wait()
+		if took := stopWithin(t, s, 2*time.Second); took > 2*time.Second {
+			t.Errorf("a stop took %v", took)
+		}
+	})
+}
