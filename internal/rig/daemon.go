@@ -72,14 +72,6 @@ func (d *Daemon) Hit(t testing.TB, keys ...string) {
 	}
 }
 
-// Flush forces a flush and waits until it has succeeded.
-func (d *Daemon) Flush(t testing.TB) {
-	t.Helper()
-	skip := len(d.Stdout.String())
-	d.Signal(t, syscall.SIGUSR2)
-	d.Stdout.WaitLine(t, skip, "--- flushed ---")
-}
-
 // Stop stops the daemon and fails the test unless everything was delivered.
 func (d *Daemon) Stop(t testing.TB) {
 	t.Helper()

@@ -1,8 +1,11 @@
+//go:build unix
+
 package bench
 
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -49,7 +52,7 @@ func TestHits(t *testing.T) {
 			for _, name := range names {
 				s := servers[name]
 				cpu, kernel := s.CPU(t)
-				hits, seconds, p50, p99 := s.load(t, load.connection)
+				hits, seconds, p50, p99 := s.load(t, load.connection, 3)
 				cpuAfter, kernelAfter := s.CPU(t)
 				peak := float64(s.Memory(t).Peak)
 				table.add(name, (cpuAfter-cpu).Seconds()*1e6/hits, (kernelAfter-kernel).Seconds()*1e6/hits,
@@ -66,18 +69,25 @@ func TestHits(t *testing.T) {
 // rounds returns how often each figure is measured. The table shows the medians.
 func rounds(t *testing.T) int {
 	t.Helper()
-	n, err := strconv.Atoi(cmp.Or(os.Getenv("ROUNDS"), "3"))
+	return number(t, "ROUNDS", 3)
+}
+
+// number returns the number in an environment variable, or a default.
+func number(t *testing.T, variable string, otherwise int) int {
+	t.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv(variable), fmt.Sprint(otherwise)))
 	if err != nil || n < 1 {
-		t.Fatalf("ROUNDS is %q, want a number above 0", os.Getenv("ROUNDS"))
+		t.Fatalf("%s is %q, want a number above 0", variable, os.Getenv(variable))
 	}
 	return n
 }
 
-// load loads the server with wrk for 3 seconds. It returns the number of hits, the
-// seconds that they took, and percentiles of the time for a hit in microseconds.
-func (s *server) load(t *testing.T, connection string) (hits, seconds, p50, p99 float64) {
+// load loads the server with wrk for whole seconds. It returns the number of hits,
+// the seconds that they took, and percentiles of the time for a hit in microseconds.
+func (s *server) load(t *testing.T, connection string, duration int) (hits, seconds, p50, p99 float64) {
 	t.Helper()
-	wrk := exec.Command("wrk", "-t1", "-c64", "-d3s", "-s", "load.lua", s.url, "--", s.prefix, connection)
+	wrk := exec.Command("wrk", "-t1", "-c64", fmt.Sprintf("-d%ds", duration), "-s", "load.lua",
+		s.url, "--", s.prefix, connection)
 	output, err := wrk.CombinedOutput()
 	if err != nil {
 		t.Fatalf("wrk: %v: %s", err, output)
@@ -157,13 +167,15 @@ type table struct {
 	title   string
 	columns []string
 	rows    map[string][][]float64 // the figures of a row by column and round
+	missing map[string]string      // why a row has no figures
 }
 
 func newTable(title string, columns ...string) *table {
-	return &table{title, columns, make(map[string][][]float64)}
+	return &table{title, columns, make(map[string][][]float64), make(map[string]string)}
 }
 
-// add adds the figures of one round to a row, one for each column.
+// add adds the figures of one round to a row, one for each column. NaN stands for a
+// figure that the server does not have.
 func (t *table) add(row string, figures ...float64) {
 	if t.rows[row] == nil {
 		t.rows[row] = make([][]float64, len(t.columns))
@@ -183,13 +195,19 @@ func (t *table) median(row string, column int) float64 {
 func (t *table) print() {
 	fmt.Printf("\n| %s | %s |\n|%s\n", t.title, strings.Join(t.columns, " | "), strings.Repeat(" --- |", len(t.columns)+1))
 	for _, name := range names {
+		if why, ok := t.missing[name]; ok {
+			fmt.Printf("| %s |%s\n", name, strings.Repeat(" "+why+" |", len(t.columns)))
+		}
 		if t.rows[name] == nil {
 			continue
 		}
 		fmt.Printf("| %s |", name)
 		for i := range t.columns {
-			median := t.median(name, i)
-			fmt.Printf(" %s (%.2f) |", short(median), median/t.median(names[0], i))
+			median, ratio := t.median(name, i), ""
+			if r := median / t.median(names[0], i); !math.IsNaN(r) && !math.IsInf(r, 0) {
+				ratio = fmt.Sprintf(" (%.2f)", r)
+			}
+			fmt.Printf(" %s%s |", short(median), ratio)
 		}
 		fmt.Println()
 	}
@@ -198,6 +216,8 @@ func (t *table) print() {
 // short formats a figure with three significant digits.
 func short(x float64) string {
 	switch {
+	case math.IsNaN(x):
+		return "none"
 	case x >= 100:
 		return fmt.Sprintf("%.0f", x)
 	case x >= 10:

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package bench measures the daemon beside the original, an Express handler and
 // nginx in one run. make bench and make bench-flush run it. The figures are only
 // meaningful on a machine that does nothing else.

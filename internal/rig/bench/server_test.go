@@ -1,3 +1,5 @@
+//go:build unix
+
 package bench
 
 import (
@@ -89,7 +91,7 @@ func command(t *testing.T, name, port, certificate string, connections int) *exe
 		folder := t.TempDir()
 		ssl := ""
 		if certificate != "" {
-			ssl = "ssl; ssl_certificate " + cert + "; ssl_certificate_key " + key
+			ssl = "ssl http2; ssl_certificate " + cert + "; ssl_certificate_key " + key
 		}
 		// nginx has one process, as the others have. Its log takes the place of counting.
 		conf := fmt.Sprintf(`daemon off; master_process off; pid nginx.pid; error_log error.log;

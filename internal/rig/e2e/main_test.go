@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package e2e runs the daemon with real browsers, front ends and applications. Each
 // test follows a recipe of testdata/recipes. make e2e runs it.
 package e2e

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package soak runs the real program over loopback against clients that never
 // pause and an application that misbehaves in every way, and keeps a ledger of
 // every hit. make soak runs it.
