@@ -58,7 +58,8 @@ function parse(json) {
 
 // Answers how often the pixel with this key was loaded, and when.
 app.get('/opened/:key', async (req, res) => {
-	const { rows } = await pool.query('SELECT count, first_seen, last_seen FROM hits WHERE id = $1', [sha256(req.params.key)]);
+	const query = 'SELECT count, first_seen, last_seen FROM hits WHERE id = $1';
+	const { rows } = await pool.query(query, [sha256(req.params.key)]);
 	if (rows.length === 0) return res.status(404).json({ count: 0 });
 	const [{ count, first_seen: first, last_seen: last }] = rows;
 	res.json({ count: Number(count), first, last });
