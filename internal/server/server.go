@@ -19,6 +19,8 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -59,6 +61,19 @@ func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Cert
 		s.http.TLSConfig = &tls.Config{GetCertificate: certificate}
 	}
 	return s
+}
+
+// URL returns how a person reaches listener: host is the name that listener was
+// made for.
+func (s *Server) URL(host string, listener net.Listener) string {
+	scheme := "http"
+	if s.http.TLSConfig != nil {
+		scheme = "https"
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
 }
 
 // MaxConnections returns how many connections may be open at once.
