@@ -58,7 +58,7 @@ func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Cert
 		ErrorLog: log.New(&errorLog{stderr: stderr}, "", 0),
 	}
 	if certificate != nil {
-		s.http.TLSConfig = &tls.Config{GetCertificate: certificate}
+		s.http.TLSConfig = &tls.Config{GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}}
 	}
 	return s
 }
@@ -98,11 +98,11 @@ func (s *Server) Serve(listener net.Listener) error {
 	if !s.registry.listen(listener) {
 		return http.ErrServerClosed
 	}
-	accepting := acceptor{listener, &s.registry}
+	plain := acceptor{listener, &s.registry}
 	if s.http.TLSConfig != nil {
-		return s.http.ServeTLS(accepting, "", "")
+		return s.http.Serve(newTLSListener(plain, s.http.TLSConfig))
 	}
-	return s.http.Serve(accepting)
+	return s.http.Serve(plain)
 }
 
 // connKey is the key of a request's connection in its context.
