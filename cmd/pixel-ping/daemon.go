@@ -29,7 +29,11 @@ import (
 const (
 	requestsUntil = 2 * time.Second         // requests that are under way
 	deliveryUntil = 6500 * time.Millisecond // the delivery of what is held
-	logUntil      = 8500 * time.Millisecond // the log of what was not delivered
+	logUntil      = 8400 * time.Millisecond // the log of what was held
+	stopUntil     = 8500 * time.Millisecond // the flusher; then the program ends
+
+	// secondLog is how long the log may take after a second signal.
+	secondLog = 2 * time.Second
 )
 
 // daemon wires the store, the server and the flusher, prints the start-up lines,
@@ -81,6 +85,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 				// sends it twice, and systemd may send it after SIGTERM.
 				if running.Err() != nil && s != syscall.SIGHUP {
 					abandon(errors.New("stopped by a second signal"))
+					stdout.SetDeadline(time.Now().Add(secondLog))
 				}
 				end()
 			case <-delivery.Done():
@@ -107,11 +112,8 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	for _, listener := range listeners {
 		go func() { failed <- visitors.Serve(listener) }()
 	}
-	stopped, flushed := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(flushed)
-		flusher.Run(delivery, stopped, forced)
-	}()
+	stopped, flushed := make(chan struct{}), make(chan bool, 1)
+	go func() { flushed <- flusher.Run(delivery, stopped, forced) }()
 	if certificate != nil {
 		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", path, err) })
 	}
@@ -123,22 +125,29 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		end()
 	}
 	defer time.AfterFunc(deliveryUntil, func() { abandon(errors.New("stopped before there was an answer")) }).Stop()
-	late := time.After(logUntil)
+	stdout.SetDeadline(time.Now().Add(logUntil))
+	late := time.After(stopUntil)
 	requests, cancel := context.WithTimeout(delivery, requestsUntil)
 	defer cancel()
-	half := time.Now().Add(deliveryUntil / 2)
-	stdout.SetDeadline(half)
-	stderr.SetDeadline(half)
 	visitors.Stop(requests)
 	close(stopped)
+	var logged bool
 	select {
-	case <-flushed:
+	case logged = <-flushed:
 	case <-late:
-		return fmt.Errorf("up to %s were not delivered, and there was no time to log them all", logwriter.Plural(store.Pending(), "hit"))
+		return fmt.Errorf("up to %s were not delivered, and there was no time to log them all",
+			logwriter.Plural(store.Pending(), "hit"))
 	}
 	if pending := store.Pending(); pending > 0 && conf.Endpoint != nil && !conf.Discard {
-		return fmt.Errorf("%s of %s were not delivered; the log has them",
-			logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key"))
+		were, where := "were", "the log has them"
+		if pending == 1 {
+			were = "was"
+		}
+		if !logged {
+			where = "the log does not have them"
+		}
+		return fmt.Errorf("%s of %s %s not delivered; %s",
+			logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key"), were, where)
 	}
 	return err
 }

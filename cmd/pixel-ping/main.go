@@ -35,8 +35,8 @@
 // or SIGINT ends it at once.
 //
 // The exit status is 0 after a stop that delivered every hit. Without an endpoint,
-// or with discard, it is 0 after any stop. It is 1 if hits were not delivered: the
-// log has them. It is also 1 if the daemon could not start.
+// or with discard, it is 0 after any stop. It is 1 if hits were not delivered; a
+// line says whether the log has them. It is also 1 if the daemon could not start.
 package main
 
 import (
@@ -82,7 +82,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "pixel-ping: %s is not a flag, and there is no such file\n%s\n", oneLine(path), usage)
 		return 1
 	}
-	out, log := logwriter.New(stdout), logwriter.New(stderr)
+	out, log := logwriter.NewPair(stdout, stderr)
+	defer log.Wait(logwriter.Grace)
+	defer out.Wait(logwriter.Grace)
 	if len(args) > 1 {
 		fmt.Fprintf(log, "pixel-ping: arguments after the configuration are ignored: %q\n", args[1:])
 	}

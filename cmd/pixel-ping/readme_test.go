@@ -2,61 +2,196 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"pixel-ping/internal/config"
 	"pixel-ping/internal/rig/conformance"
 )
 
-func TestReadmeListsEachDifference(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
+const top = "../.." // the repository
+
+// readmes returns the text of each README by its path.
+func readmes(t *testing.T) map[string]string {
+	t.Helper()
+	texts := make(map[string]string)
+	for _, pattern := range []string{"README.md", "testdata/recipes/*/README.md", "internal/rig/*/README.md"} {
+		names, err := filepath.Glob(filepath.Join(top, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[name] = string(text)
+		}
 	}
-	_, table, _ := strings.Cut(string(readme), "\n## Differences from 0.1.6\n")
-	table, _, _ = strings.Cut(table, "\n\n`make conformance`")
-	var want strings.Builder
-	want.WriteString("\n| | 0.1.6 | here | why |\n| --- | --- | --- | --- |\n")
+	return texts
+}
+
+// differences returns the rows of the table of differences in a README.
+func differences(t *testing.T, readme string) []string {
+	t.Helper()
+	_, table, found := strings.Cut(readme, "\n| | 0.1.6 | here | why |\n| --- | --- | --- | --- |\n")
+	if !found {
+		t.Fatal("there is no table of differences")
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
+	return strings.Split(table, "\n")
+}
+
+// The table beside the conformance tests is the one of the code. The short table
+// has rows of the long one, and those that a migrating administrator needs.
+func TestReadmesListTheDifferences(t *testing.T) {
+	var want []string
+	rows := make(map[string]string)
 	for _, d := range conformance.Differences {
-		want.WriteString("| " + d.Name + " | " + d.Original + " | " + d.Ours + " | " + d.Why + " |\n")
+		rows[d.Name] = "| " + d.Name + " | " + d.Original + " | " + d.Ours + " | " + d.Why + " |"
+		want = append(want, rows[d.Name])
 	}
-	if table+"\n" != want.String() {
-		t.Errorf("the table of the README is not that of the code, which is:\n%s", want.String())
+	texts := readmes(t)
+	if got := differences(t, texts[filepath.Join(top, "internal/rig/conformance/README.md")]); !slices.Equal(got, want) {
+		t.Errorf("the table of the README is not that of the code, which is:\n%s", strings.Join(want, "\n"))
+	}
+	short := differences(t, texts[filepath.Join(top, "README.md")])
+	for _, row := range short {
+		if !slices.Contains(want, row) {
+			t.Errorf("the code does not have this row:\n%s", row)
+		}
+	}
+	for _, name := range []string{"kept connections", "senseless settings", "port taken", "memory", "stop"} {
+		if !slices.Contains(short, rows[name]) {
+			t.Errorf("the short table does not have this row:\n%s", rows[name])
+		}
 	}
 }
 
-// A recipe of the README is a part of a file that a rig runs: the file that the
-// paragraph before it links to. Sessions and the POST are shown by other tests.
+// A reader sees the main README as a whole; long matter stands beside its recipe.
+func TestReadmeIsShort(t *testing.T) {
+	text := readmes(t)[filepath.Join(top, "README.md")]
+	if lines, words := strings.Count(text, "\n"), len(strings.Fields(text)); lines > 220 || words > 2600 {
+		t.Errorf("%d lines and %d words, want at most 220 and 2,600", lines, words)
+	}
+}
+
+// A block of a README is a part of a file that a rig runs: the last file that the
+// paragraph before the block links to. A configuration without such a file is
+// parsed. Other tests cover sessions and the POST.
 func TestReadmeRecipesAreTheFilesThatAreTested(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+	link := regexp.MustCompile(`\]\(([^)#:]+)\)`)
+	recipes := make(map[string]int) // blocks by README
+	for readme, text := range readmes(t) {
+		parts := strings.Split(text, "\n```") // text and blocks by turns
+		for i := 1; i < len(parts); i += 2 {
+			language, block, _ := strings.Cut(parts[i], "\n")
+			switch language {
+			case "console", "http":
+				continue
+			case "json":
+				recipes[readme]++
+				if _, unknown, err := config.Parse(strings.NewReader(block)); err != nil || len(unknown) > 0 {
+					t.Errorf("%s: unknown settings %q, error %v in:\n%s", readme, unknown, err, block)
+				}
+				continue
+			}
+			recipes[readme]++
+			paragraphs := strings.Split(strings.TrimSpace(parts[i-1]), "\n\n")
+			links := link.FindAllStringSubmatch(paragraphs[len(paragraphs)-1], -1)
+			if links == nil {
+				t.Errorf("%s: no file is named before the recipe:\n%s", readme, block)
+				continue
+			}
+			name := filepath.Join(filepath.Dir(readme), links[len(links)-1][1])
+			file, err := os.ReadFile(name)
+			if err != nil {
+				t.Error(err)
+			} else if !strings.Contains(string(file), block) {
+				t.Errorf("%s: %s does not have the recipe:\n%s", readme, name, block)
+			}
+		}
+	}
+	for _, name := range []string{"README.md", "testdata/recipes/embed/README.md", "testdata/recipes/express/README.md",
+		"testdata/recipes/nginx/README.md", "testdata/recipes/systemd/README.md"} {
+		if recipes[filepath.Join(top, name)] == 0 {
+			t.Errorf("%s has no recipe", name)
+		}
+	}
+}
+
+// Each link to a file leads to one, and each link to a section to a heading.
+func TestReadmeLinksLeadSomewhere(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
+	dropped := regexp.MustCompile(`[^\p{L}\p{N} -]`) // GitHub drops these from the anchor of a heading
+	for readme, text := range readmes(t) {
+		for _, parts := range link.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(parts[1], "://") {
+				continue
+			}
+			to := readme
+			if parts[1] != "" {
+				to = filepath.Join(filepath.Dir(readme), parts[1])
+			}
+			info, err := os.Stat(to)
+			if err != nil {
+				t.Errorf("%s: %v", readme, err)
+				continue
+			}
+			if parts[2] == "" {
+				continue
+			}
+			if info.IsDir() {
+				to = filepath.Join(to, "README.md")
+			}
+			page, err := os.ReadFile(to)
+			if err != nil {
+				t.Errorf("%s: %v", readme, err)
+				continue
+			}
+			if !slices.ContainsFunc(heading.FindAllStringSubmatch(string(page), -1), func(h []string) bool {
+				return "#"+strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-") == parts[2]
+			}) {
+				t.Errorf("%s: %s has no section %s", readme, to, parts[2])
+			}
+		}
+	}
+}
+
+// The README names the toolchain of go.mod.
+func TestReadmeNamesTheToolchain(t *testing.T) {
+	module, err := os.ReadFile(filepath.Join(top, "go.mod"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	link := regexp.MustCompile(`\]\((testdata/[^)]+)\)`)
-	parts := strings.Split(string(readme), "\n```") // text and blocks by turns
-	recipes := 0
-	for i := 1; i < len(parts); i += 2 {
-		language, block, _ := strings.Cut(parts[i], "\n")
-		if language == "console" || language == "http" {
-			continue
-		}
-		recipes++
-		paragraphs := strings.Split(strings.TrimSpace(parts[i-1]), "\n\n")
-		links := link.FindAllStringSubmatch(paragraphs[len(paragraphs)-1], -1)
-		if links == nil {
-			t.Errorf("no file stands before the recipe:\n%s", block)
-			continue
-		}
-		name := links[len(links)-1][1]
-		file, err := os.ReadFile("../../" + name)
-		if err != nil {
-			t.Error(err)
-		} else if !strings.Contains(string(file), block) {
-			t.Errorf("%s does not have the recipe:\n%s", name, block)
+	toolchain := regexp.MustCompile(`(?m)^toolchain (go\S+)$`).FindStringSubmatch(string(module))
+	if toolchain == nil {
+		t.Fatal("go.mod names no toolchain")
+	}
+	if text := readmes(t)[filepath.Join(top, "README.md")]; !strings.Contains(text, toolchain[1]) {
+		t.Errorf("the README does not name %s", toolchain[1])
+	}
+}
+
+// The user postgres may not enter the home directory that a session is in, and
+// PostgreSQL's commands complain about that: each leaves it first.
+func TestReadmeSessionsLeaveTheHomeDirectoryForPostgres(t *testing.T) {
+	sessions := 0
+	for readme, text := range readmes(t) {
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, "$") && strings.Contains(line, "sudo -u postgres") {
+				sessions++
+				if !strings.HasPrefix(line, "$ (cd / && ") {
+					t.Errorf("%s: no cd / before sudo -u postgres: %s", readme, line)
+				}
+			}
 		}
 	}
-	if recipes < 1 {
-		t.Errorf("%d recipes were found", recipes)
+	if sessions == 0 {
+		t.Error("there is no such session")
 	}
 }

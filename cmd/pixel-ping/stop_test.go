@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -350,4 +352,48 @@ func TestHangUpUnderNohup(t *testing.T) {
 	d.Signal(t, syscall.SIGUSR2)
 	d.log.WaitLine(t, 0, "Got SIGUSR2")
 	d.hit(t, "key=a")
+}
+
+// The last line says whether the log has what was not delivered. It does not on a
+// full disk, on the null device, which Go's runtime also opens in place of a closed
+// stdout, and in a pipe whose reader has gone.
+func TestStopSaysWhetherTheLogHasThem(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ redirection, ending string }{
+		{">log", "; the log has them"},
+		{">/dev/full", "; the log does not have them"},
+		{">/dev/null", "; the log does not have them"},
+		{">&-", "; the log does not have them"},
+		{"| true", "; the log does not have them"},
+	} {
+		t.Run(test.redirection, func(t *testing.T) {
+			port := rig.FreePort(t)
+			path := settings(t, map[string]any{"endpoint": "http://127.0.0.1:1", "port": port})
+			daemon := command(path)
+			script := `"$@" ` + test.redirection + ` & echo $! >pid; wait $!`
+			if pipe, ok := strings.CutPrefix(test.redirection, "| "); ok {
+				script = `{ "$@" & echo $! >pid; wait $!; } | ` + pipe
+			}
+			shell := exec.Command("sh", append([]string{"-c", script, "sh"}, daemon.Args...)...)
+			shell.Env, shell.Dir = daemon.Env, t.TempDir()
+			stderr := rig.NewOutput()
+			d := &process{Process: rig.Start(t, shell, rig.NewOutput(), stderr)}
+			d.url = "http://127.0.0.1:" + port + "/pixel.gif"
+			d.WaitListening(t, d.address())
+			d.hit(t, "key=a")
+			text, err := os.ReadFile(filepath.Join(shell.Dir, "pid"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			syscall.Kill(pid, syscall.SIGTERM)
+			d.Wait(t)
+			if want := "pixel-ping: 1 hit of 1 key was not delivered" + test.ending + "\n"; !strings.HasSuffix(stderr.String(), want) {
+				t.Errorf("stderr ends:\n%s\nwant %s", stderr, want)
+			}
+		})
+	}
 }

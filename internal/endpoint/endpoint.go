@@ -28,6 +28,9 @@ const (
 	// minTimeout is the least time for an exchange: what proxies such as nginx
 	// wait for an answer.
 	minTimeout = time.Minute
+	// maxTimeout is the most time for an exchange. No flush can be made during one,
+	// and an interval may be a day.
+	maxTimeout = 10 * time.Minute
 	// connectTimeout is for connecting and the TLS handshake together. It lets
 	// the system send its SYN again three times.
 	connectTimeout = 10 * time.Second
@@ -59,9 +62,9 @@ type Endpoint struct {
 // New returns the endpoint with the scheme (http or https), host and user of u.
 // The request line has target. If secret is not empty, it is sent with the
 // counts. From connecting to the status line of the answer, a POST may take a
-// minute, or interval (the time between two flushes) if that is longer; of this,
-// connecting and the TLS handshake may take 10 seconds. The original waits for
-// ever.
+// minute, or interval (the time between two flushes) if that is longer, but at most
+// ten minutes; of this, connecting and the TLS handshake may take 10 seconds. The
+// original waits for ever.
 //
 // The original sends only the path of the URL (its endReqOpts). Here target may
 // have a query, and user:password is sent as Basic authentication, since that is
@@ -70,7 +73,7 @@ func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
 	name, port := strings.ToLower(u.Hostname()), u.Port()
 	e := &Endpoint{
 		secret:  secret,
-		timeout: max(interval, minTimeout),
+		timeout: min(max(interval, minTimeout), maxTimeout),
 		target:  target,
 		host:    name,
 		Dial:    new(net.Dialer).DialContext,

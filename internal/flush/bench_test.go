@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
 
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/logwriter"
 )
 
 // accept is an application that accepts everything.
@@ -19,7 +21,7 @@ func BenchmarkFlush(b *testing.B) {
 	for n := 1000; n <= 1_000_000; n *= 10 {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			store := hits.NewStore(1 << 40)
-			f := &Flusher{Store: store, Endpoint: accept{}, Stdout: io.Discard, Stderr: io.Discard}
+			f := &Flusher{Store: store, Endpoint: accept{}, Stdout: logwriter.New(io.Discard), Stderr: logwriter.New(io.Discard)}
 			keys := make([]string, n)
 			for i := range keys {
 				keys[i] = fmt.Sprintf("https://www.example.com/2026/11/22/an-article-of-some-length-%d.html", i)
@@ -32,6 +34,7 @@ func BenchmarkFlush(b *testing.B) {
 				}
 				b.StartTimer()
 				f.Flush(b.Context())
+				f.Stdout.Wait(time.Minute)
 			}
 		})
 	}

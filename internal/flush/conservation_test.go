@@ -21,6 +21,7 @@ import (
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/logwriter"
 )
 
 // hostile is an application that answers, or fails to answer, in every way that
@@ -213,7 +214,7 @@ func conserve(t *testing.T, seed uint64, met map[string]int) {
 	target.Dial = app.dial
 	store := hits.NewStore(int64(500 + random.IntN(20000)))
 	var stdout, stderr strings.Builder
-	flusher := &flush.Flusher{Store: store, Endpoint: target, Interval: interval, Stdout: &stdout, Stderr: &stderr}
+	flusher := &flush.Flusher{Store: store, Endpoint: target, Interval: interval, Stdout: logwriter.New(&stdout), Stderr: logwriter.New(&stderr)}
 
 	ctx, abandon := context.WithCancel(t.Context())
 	defer abandon()
@@ -264,6 +265,7 @@ func conserve(t *testing.T, seed uint64, met map[string]int) {
 		abandon()
 	}
 	<-ended
+	flusher.Stderr.Wait(time.Minute)
 	app.connections.Wait()
 	var refused, n int64
 	for line := range strings.Lines(stderr.String()) {

@@ -3,11 +3,9 @@
 package flush
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -31,12 +29,18 @@ type Sender interface {
 // two methods may run, and the fields must not change while it does.
 type Flusher struct {
 	Store    *hits.Store
-	Endpoint Sender        // nil: the counts are logged, and stay in the Store
-	Discard  bool          // drop counts that could not be delivered, rather than merge them back
-	Interval time.Duration // from one flush to the next, above 0
-	Stdout   io.Writer     // the log
-	Stderr   io.Writer     // what went wrong
+	Endpoint Sender            // nil: the counts are logged, and stay in the Store
+	Discard  bool              // drop counts that could not be delivered, rather than merge them back
+	Interval time.Duration     // from one flush to the next, above 0
+	Stdout   *logwriter.Writer // the log
+	Stderr   *logwriter.Writer // what went wrong
+
+	logged *logwriter.Batch // the last batch that the log has accepted; nil before the first
 }
+
+// fullInterval is the least time between two flushes for want of room. Otherwise,
+// clients who invent keys could cause one POST after the other.
+const fullInterval = time.Second
 
 // Run flushes at each interval, the first time one interval from now, and when
 // forced receives a signal (the original's setInterval and its handler of
@@ -44,14 +48,18 @@ type Flusher struct {
 // during a flush, one more flush follows it. When stopped is closed, Run flushes
 // what is left and returns. When ctx ends, the delivery under way fails, and any
 // later one fails at once.
-func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) {
+//
+// Run reports whether the log has a line for each key that it leaves in the Store.
+// To learn this, it waits until the log is written or the deadline of Stdout has
+// passed.
+func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) (logged bool) {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
+	full, pause := f.Store.Full(), (<-chan time.Time)(nil)
 	for {
 		select {
 		case <-stopped:
-			f.flushLast(ctx)
-			return
+			return f.flushLast(ctx)
 		default:
 		}
 		select {
@@ -60,8 +68,11 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 		case <-forced:
 			fmt.Fprintln(f.Stdout, "Got SIGUSR2. Forcing a flush:")
 			f.Flush(ctx)
-		case <-f.Store.Full():
+		case <-full:
+			full, pause = nil, time.After(fullInterval)
 			f.Flush(ctx)
+		case <-pause:
+			full = f.Store.Full()
 		case <-stopped:
 		}
 	}
@@ -69,35 +80,51 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 
 // flushLast delivers what is left at a stop. It makes no empty flush, which
 // would tell the application that the daemon lives. If only a part was accepted,
-// flushLast logs the rest again, so that the last block of the log is what was
-// not delivered.
-func (f *Flusher) flushLast(ctx context.Context) {
-	if counts := f.Store.Take(); len(counts) > 0 {
-		left := f.deliver(ctx, counts)
-		if len(left) > 0 && len(left) < len(counts) && !f.Discard {
-			fmt.Fprintln(f.Stdout, "Not delivered:")
-			f.logCounts(left)
+// or the log was busy, flushLast logs what was not accepted once more: the last
+// block of the log is what was not delivered. It reports whether the log has all
+// of that.
+func (f *Flusher) flushLast(ctx context.Context) (logged bool) {
+	counts := f.Store.Take()
+	if len(counts) == 0 {
+		f.Store.Merge(nil)
+		f.reportRefused()
+		return true
+	}
+	list := counts.List()
+	batch := f.logCounts(list)
+	left := f.deliver(ctx, counts, list)
+	if f.logged != nil {
+		<-f.logged.Done()
+	}
+	if len(left) > 0 && !f.Discard && (batch == nil || len(left) < len(list)) {
+		fmt.Fprintln(f.Stdout, "Not delivered:")
+		if batch = f.logCounts(left); batch != nil {
+			<-batch.Done()
 		}
 	}
 	f.reportRefused()
+	return len(left) == 0 || batch != nil && batch.Taken()
 }
 
 // Flush logs all counts and delivers them (the original's flush), even if there
 // are none. It returns when the application has accepted the counts or the
-// delivery has failed.
+// delivery has failed. The log may still be writing then: however slowly it is
+// read, no POST waits for it.
 func (f *Flusher) Flush(ctx context.Context) {
-	f.deliver(ctx, f.Store.Take())
+	counts := f.Store.Take()
+	list := counts.List()
+	f.logCounts(list)
+	f.deliver(ctx, counts, list)
 	f.reportRefused()
 }
 
 // deliver ends what Take began: each of the counts is accepted and forgotten, or
-// merged back, or, with Discard, dropped. deliver returns those that were not
-// accepted.
-func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) (left []hits.Count) {
-	list := counts.List()
-	f.logCounts(list)
+// merged back, or, with Discard, dropped. list has the same counts. deliver returns
+// those that were not accepted.
+func (f *Flusher) deliver(ctx context.Context, counts hits.Counts, list []hits.Count) (left []hits.Count) {
 	if f.Endpoint == nil {
 		f.Store.Merge(counts)
+		f.Stdout.Wait(logDelay)
 		return nil
 	}
 	left, err := f.Endpoint.Send(ctx, list)
@@ -113,17 +140,23 @@ func (f *Flusher) deliver(ctx context.Context, counts hits.Counts) (left []hits.
 		}
 		f.Store.Merge(some)
 	}
-	if err != nil {
-		// The error may quote the other end: a name in its certificate, say.
-		fmt.Fprintf(f.Stderr, "--- %s\n", escape(err.Error()))
-		if errors.Is(err, endpoint.ErrForbidden) {
-			fmt.Fprint(f.Stderr, forbiddenText)
-		}
-		return left
+	f.Stdout.Wait(logDelay)
+	if err == nil {
+		fmt.Fprintln(f.Stdout, "--- flushed ---")
+		return nil
 	}
-	fmt.Fprintln(f.Stdout, "--- flushed ---")
-	return nil
+	// The error may quote the other end: a name in its certificate, say.
+	fmt.Fprintf(f.Stderr, "--- %s\n", escape(err.Error()))
+	if errors.Is(err, endpoint.ErrForbidden) {
+		fmt.Fprint(f.Stderr, forbiddenText)
+	}
+	return left
 }
+
+// logDelay is how long a flush waits at its end for its lines to be written, so that
+// an error on stderr follows them, as in the original, and so that the log is not
+// busy at a next flush that comes at once. It is short, as that flush waits, too.
+const logDelay = 200 * time.Millisecond
 
 const forbiddenText = "pixel-ping: the application refuses the request itself: \"secret\", or the user and " +
 	"password in \"endpoint\", may differ from the application's\n"
@@ -140,18 +173,30 @@ func (f *Flusher) reportRefused() {
 	}
 }
 
-// logCounts prints a line for each key (the original's log), so that there is a
-// record of the hits whatever becomes of them. It ignores errors: that the log
-// is lost is no reason to lose the hits.
-func (f *Flusher) logCounts(counts []hits.Count) {
-	w := bufio.NewWriterSize(f.Stdout, 8<<10)
-	defer w.Flush()
-	for _, count := range counts {
-		line := strconv.AppendInt(w.AvailableBuffer(), count.Hits, 10)
-		line = append(line, ":\t"...)
-		line = append(line, escape(count.Key)...)
-		w.Write(append(line, '\n'))
+// logCounts has the log write a line for each key (the original's log), so that
+// there is a record of the hits whatever becomes of them. It returns nil if the
+// lines are left out, since the log is still busy with those of an earlier flush.
+func (f *Flusher) logCounts(counts []hits.Count) *logwriter.Batch {
+	batch := f.Stdout.Batch(countLines(counts))
+	if batch != nil {
+		f.logged = batch
+	} else if len(counts) > 0 {
+		fmt.Fprintf(f.Stdout, "pixel-ping: %s left out of the log here, which is still busy with an earlier flush\n",
+			logwriter.Plural(len(counts), "line"))
 	}
+	return batch
+}
+
+// countLines are the lines of the log for some counts.
+type countLines []hits.Count
+
+func (c countLines) Len() int { return len(c) }
+
+func (c countLines) Append(dst []byte, i int) []byte {
+	dst = strconv.AppendInt(dst, c[i].Hits, 10)
+	dst = append(dst, ":\t"...)
+	dst = append(dst, escape(c[i].Key)...)
+	return append(dst, '\n')
 }
 
 // escape returns key without the characters that would break its line in the

@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/logwriter"
 )
 
 // application is a Sender that keeps what it was sent. Each Send takes latency,
@@ -45,6 +48,13 @@ func (a *application) Send(ctx context.Context, counts []hits.Count) ([]hits.Cou
 	}
 }
 
+// count returns how many deliveries have begun since the last expect.
+func (a *application) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.received)
+}
+
 func (a *application) expect(t *testing.T, want ...string) {
 	t.Helper()
 	a.mu.Lock()
@@ -55,17 +65,30 @@ func (a *application) expect(t *testing.T, want ...string) {
 	a.received = nil
 }
 
-func newFlusher(app *application, keys ...string) (*Flusher, *hits.Store, *strings.Builder, *strings.Builder) {
-	store := hits.NewStore(1 << 30)
+// output is what a Flusher prints.
+type output struct {
+	strings.Builder
+	w *logwriter.Writer
+}
+
+func newOutput() *output {
+	o := new(output)
+	o.w = logwriter.New(&o.Builder)
+	return o
+}
+
+// newFlusher returns a Flusher whose Store holds keys, and its outputs.
+func newFlusher(app *application, keys ...string) (f *Flusher, store *hits.Store, stdout, stderr *output) {
+	store = hits.NewStore(1 << 30)
 	for _, key := range keys {
 		store.Record(key)
 	}
-	var stdout, stderr strings.Builder
-	f := &Flusher{Store: store, Interval: time.Minute, Stdout: &stdout, Stderr: &stderr}
+	stdout, stderr = newOutput(), newOutput()
+	f = &Flusher{Store: store, Interval: time.Minute, Stdout: stdout.w, Stderr: stderr.w}
 	if app != nil {
 		f.Endpoint = app
 	}
-	return f, store, &stdout, &stderr
+	return f, store, stdout, stderr
 }
 
 func expectHeld(t *testing.T, store *hits.Store, want map[string]int64) {
@@ -79,12 +102,13 @@ func expectHeld(t *testing.T, store *hits.Store, want map[string]int64) {
 	}
 }
 
-func expectOutput(t *testing.T, b *strings.Builder, want string) {
+func expectOutput(t *testing.T, o *output, want string) {
 	t.Helper()
-	if got := b.String(); got != want {
+	o.w.Wait(time.Minute)
+	if got := o.String(); got != want {
 		t.Errorf("output:\n%s\nwant:\n%s", got, want)
 	}
-	b.Reset()
+	o.Reset()
 }
 
 func TestDelivered(t *testing.T) {
@@ -360,5 +384,215 @@ func TestAbandonedStop(t *testing.T) {
 		expectHeld(t, store, map[string]int64{"a": 2})
 		expectOutput(t, stdout, "Got SIGUSR2. Forcing a flush:\n1:\ta\n2:\ta\n")
 		expectOutput(t, stderr, "--- it is over\n--- it is over\n")
+	})
+}
+
+// slowReader is a log that is read at a rate.
+type slowReader struct {
+	bytesPerSecond int
+	text           strings.Builder
+}
+
+func (r *slowReader) Write(p []byte) (int, error) {
+	<-time.After(time.Duration(len(p)) * time.Second / time.Duration(r.bytesPerSecond))
+	return r.text.Write(p)
+}
+
+// manyKeys returns n keys of 8 bytes, whose lines have 12.
+func manyKeys(n int) (keys []string) {
+	for i := range n {
+		keys = append(keys, fmt.Sprintf("%08d", i))
+	}
+	return keys
+}
+
+// No flush waits for a slow reader. The log has one batch whole, "--- flushed ---"
+// after it, and one line in the place of each batch that there was no time for.
+func TestFlushWithASlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{}
+		f, store, _, _ := newFlusher(app, manyKeys(1000)...)
+		reader := &slowReader{bytesPerSecond: 4000}
+		f.Stdout = logwriter.New(reader)
+		began := time.Now()
+		f.Flush(t.Context())
+		store.Record("a")
+		store.Record("b")
+		f.Flush(t.Context())
+		if took := time.Since(began); took > 2*logDelay {
+			t.Errorf("two flushes took %v, want %v at the most", took, 2*logDelay)
+		}
+		if len(app.received) != 2 || app.received[1] != "a=1 b=1" {
+			t.Errorf("%d batches are received, want 2", len(app.received))
+		}
+		f.Stdout.Wait(time.Hour)
+		var want strings.Builder
+		for _, key := range manyKeys(1000) {
+			fmt.Fprintf(&want, "1:\t%s\n", key)
+		}
+		want.WriteString("--- flushed ---\n" +
+			"pixel-ping: 2 lines left out of the log here, which is still busy with an earlier flush\n" +
+			"--- flushed ---\n")
+		if got := reader.text.String(); got != want.String() {
+			t.Errorf("the log is %d bytes long and ends %q", len(got), got[max(0, len(got)-200):])
+		}
+	})
+}
+
+// A reader that does not read at all delays no flush, either.
+func TestFlushWithAReaderThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{}
+		f, store, _, _ := newFlusher(app, "a")
+		released := make(chan bool)
+		f.Stdout = logwriter.New(writerFunc(func(p []byte) (int, error) { <-released; return len(p), nil }))
+		forced, end := running(t.Context(), f)
+		for range 10 {
+			store.Record("b")
+			began := time.Now()
+			forced <- os.Interrupt
+			for app.count() == 0 {
+				pass(time.Millisecond)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("a flush took %v", took)
+			}
+			app.mu.Lock()
+			app.received = nil
+			app.mu.Unlock()
+			pass(time.Second)
+		}
+		close(released)
+		end()
+	})
+}
+
+// At a stop, a slow reader keeps nothing from being delivered. Run returns when
+// the log is written, or at the deadline of the log.
+func TestStopWithASlowReader(t *testing.T) {
+	for _, test := range []struct {
+		bytesPerSecond int
+		took           time.Duration
+	}{{400_000, 3 * time.Second}, {50_000, 8500 * time.Millisecond}} {
+		synctest.Test(t, func(t *testing.T) {
+			app := &application{latency: time.Second}
+			f, store, _, _ := newFlusher(app, manyKeys(100_000)...)
+			reader := &slowReader{bytesPerSecond: test.bytesPerSecond}
+			f.Stdout = logwriter.New(reader)
+			began := time.Now()
+			f.Stdout.SetDeadline(began.Add(8500 * time.Millisecond))
+			stopped := make(chan struct{})
+			close(stopped)
+			if !f.Run(t.Context(), stopped, nil) {
+				t.Error("something is said to be left")
+			}
+			if took := time.Since(began).Round(10 * time.Millisecond); took != test.took {
+				t.Errorf("the stop took %v, want %v", took, test.took)
+			}
+			f.Stdout.Wait(logwriter.Grace)
+			if log := reader.text.String(); !strings.HasSuffix(log, "\n") || strings.Count(log, "\n")*12 > len(log)+12 {
+				t.Errorf("the log ends %q", log[len(log)-20:])
+			}
+			if len(app.received) != 1 || store.Pending() != 0 {
+				t.Errorf("%d batches are received and %d hits left", len(app.received), store.Pending())
+			}
+		})
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// Run says that the log has what is left only if the log has taken all of it.
+func TestStopKnowsWhetherTheLogHasWhatIsLeft(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	room := 0
+	for name, test := range map[string]struct {
+		stdout io.Writer
+		app    Sender
+		want   bool
+	}{
+		"a reader":           {io.Discard, &application{err: errors.New("down")}, true},
+		"a slow reader":      {&slowReader{bytesPerSecond: 4000}, &application{err: errors.New("down")}, true},
+		"a reader too slow":  {&slowReader{bytesPerSecond: 2900}, &application{err: errors.New("down")}, false},
+		"all is delivered":   {null, &application{}, true},
+		"the null device":    {null, &application{err: errors.New("down")}, false},
+		"a part, not logged": {null, partial{"00000001"}, false},
+		"no reader": {writerFunc(func([]byte) (int, error) { return 0, syscall.EPIPE }),
+			&application{err: errors.New("down")}, false},
+		"a disk that fills": {writerFunc(func(p []byte) (int, error) {
+			if room += len(p); room > 9000 {
+				return 0, syscall.ENOSPC
+			}
+			return len(p), nil
+		}), &application{err: errors.New("down")}, false},
+		"a reader that hangs": {writerFunc(func([]byte) (int, error) { <-time.After(time.Hour); return 0, io.EOF }),
+			&application{err: errors.New("down")}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, _, _, _ := newFlusher(nil, manyKeys(1000)...)
+				f.Endpoint, f.Stdout = test.app, logwriter.New(test.stdout)
+				began := time.Now()
+				f.Stdout.SetDeadline(began.Add(4 * time.Second))
+				stopped := make(chan struct{})
+				close(stopped)
+				if got := f.Run(t.Context(), stopped, nil); got != test.want {
+					t.Errorf("the log has what is left: %v, want %v", got, test.want)
+				}
+				if took := time.Since(began); took > 4*time.Second {
+					t.Errorf("took %v, want at most 4s", took)
+				}
+				pass(2 * time.Hour)
+			})
+		})
+	}
+}
+
+// What is left is logged at the end of a stop if the log was busy before.
+func TestStopWhileTheLogIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{err: errors.New("down")}
+		f, store, _, _ := newFlusher(app, manyKeys(1000)...)
+		reader := &slowReader{bytesPerSecond: 11_000}
+		f.Stdout = logwriter.New(reader)
+		f.Flush(t.Context())
+		store.Take()
+		store.Merge(nil)
+		store.Record("a")
+		stopped := make(chan struct{})
+		close(stopped)
+		if !f.Run(t.Context(), stopped, nil) {
+			t.Error("the log is said not to have what is left")
+		}
+		const want = "1:\t00000999\n" +
+			"pixel-ping: 1 line left out of the log here, which is still busy with an earlier flush\n" +
+			"Not delivered:\n1:\ta\n"
+		if got := reader.text.String(); !strings.HasSuffix(got, want) {
+			t.Errorf("the log ends %q", got[max(0, len(got)-200):])
+		}
+	})
+}
+
+// While a store is full all the time, there is one flush a second.
+func TestFullStoreIsFlushedOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{}
+		f, _, _, _ := newFlusher(app)
+		f.Store = hits.NewStore(300)
+		_, end := running(t.Context(), f)
+		for i := range 10_000 {
+			f.Store.Record(fmt.Sprint(i))
+			pass(time.Millisecond)
+		}
+		if got := len(app.received); got < 9 || got > 11 {
+			t.Errorf("%d flushes in 10 seconds, want 10", got)
+		}
+		end()
 	})
 }

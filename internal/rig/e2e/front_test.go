@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,8 +61,29 @@ func startNginx(t *testing.T, recipe string, pairs ...string) *nginx {
 		text = strings.ReplaceAll(text, pair[0], pair[1])
 	}
 	text = strings.ReplaceAll(text, "/var/log/nginx", n.folder)
+	n.createLog(t)
 	n.process = rig.StartNginx(t, n.folder, text, n.address)
 	return n
+}
+
+// createLog runs the command of the recipe that creates the log of the hits. The
+// recipe runs it before nginx -t, which creates the log, too.
+func (n *nginx) createLog(t *testing.T) {
+	t.Helper()
+	readme, err := os.ReadFile("../../../testdata/recipes/nginx/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, _ := strings.Cut(string(readme), "# nginx -t")
+	_, command, _ := strings.Cut(before, "# install -m 640 ")
+	command, _, found := strings.Cut(command, "\n")
+	if !found {
+		t.Fatal("the README does not create the log before nginx -t")
+	}
+	command = strings.NewReplacer("-g adm ", "", "/var/log/nginx", n.folder).Replace("install -m 640 " + command)
+	if text, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", command, err, text)
+	}
 }
 
 // dial connects over TLS.
@@ -178,6 +200,11 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 	}
 	loads.Wait()
 	n.log(t, "pixel-ping.log", clients*rounds*len(keys))
+	if info, err := os.Stat(n.folder + "/pixel-ping.log"); err != nil {
+		t.Error(err)
+	} else if got := info.Mode().Perm(); got != 0o640 {
+		t.Errorf("the log, which holds addresses, has the mode %o, want 640", got)
+	}
 	// Rotate the log as logrotate does.
 	if err := os.Rename(n.folder+"/pixel-ping.log", n.folder+"/pixel-ping.log.1"); err != nil {
 		t.Fatal(err)

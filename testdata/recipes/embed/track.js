@@ -1,15 +1,16 @@
 const pixel = "https://pixels.example.com/pixel.gif";
 
-// Without a key nothing is counted, but the connection is open for what follows.
+// A request without a key counts nothing. It opens the connection that events use.
 new Image().src = pixel;
 
-// track counts a hit. The number makes each address another one, since a page
-// loads the image of an address once.
+// track counts a hit. A page loads the image of an address only once, so a random
+// number makes each address a new one.
 function track(key) {
   new Image().src = pixel + "?key=" + encodeURIComponent(key) + "&" + Math.random();
 }
 
-// trackLeaving counts a hit while the page goes away, which may cancel an image.
+// trackLeaving counts a hit while the page is being left. A browser may cancel the
+// request of an image then, but not that of a beacon.
 function trackLeaving(key) {
   navigator.sendBeacon(pixel + "?key=" + encodeURIComponent(key));
 }

@@ -1,23 +1,23 @@
-// An application that keeps what Pixel Ping counts in PostgreSQL, and tells how
-// often an e-mail or a page was opened, and when last. The database is named by
-// PGHOST, PGDATABASE and so on, the secret by SECRET.
+// This application receives the flushes of Pixel Ping and adds them up in
+// PostgreSQL. It answers how often an e-mail or a page was opened, and when last.
+// PGHOST, PGDATABASE and so on name the database; SECRET is the secret.
 import { createHash, timingSafeEqual } from 'node:crypto';
 import express from 'express';
 import pg from 'pg';
 
 const { SECRET, HOST = '127.0.0.1', PORT = '3000' } = process.env;
-if (!SECRET) throw new Error('SECRET is to be that of the configuration of pixel-ping');
+if (!SECRET) throw new Error('set SECRET to the secret in the configuration of pixel-ping');
 
-// The daemon waits for a minute. What takes longer would be saved after it has
-// given up, and be sent again: so it is given up here before that.
+// The daemon waits for a minute, and then sends the same counts again. What is
+// saved after that minute is counted twice, so the time limits here are shorter.
 const pool = new pg.Pool({ connectionTimeoutMillis: 5_000, statement_timeout: 30_000, query_timeout: 40_000 });
-// Without this, a database that is stopped would end the application.
+// Without this handler, a stop of the database would end the application.
 pool.on('error', (err) => console.error(err));
 
 const sha256 = (text) => createHash('sha256').update(text).digest();
 
-// One statement is one transaction. It goes through the keys in one order, or
-// flushes of two daemons could wait for each other's rows.
+// One statement is one transaction. All flushes update rows in the same order;
+// otherwise those of two daemons could deadlock.
 const add = `
 	INSERT INTO hits (id, key, count, first_seen, last_seen)
 	SELECT id, key, count, now(), now()
@@ -30,7 +30,8 @@ const add = `
 
 const app = express();
 
-// A body beyond the limit is answered with 413, and comes again in halves.
+// Express answers a body above the limit with 413. The daemon then sends the
+// counts in halves.
 app.post('/save_hits', express.urlencoded({ extended: false, limit: '16mb' }), async (req, res) => {
 	const { json, secret } = req.body ?? {};
 	if (typeof json !== 'string' || typeof secret !== 'string') return res.sendStatus(400);
@@ -40,10 +41,10 @@ app.post('/save_hits', express.urlencoded({ extended: false, limit: '16mb' }), a
 	const keys = hits.map(([key]) => key);
 	const counts = hits.map(([, count]) => count);
 	await pool.query(add, [keys.map(sha256), keys.map((key) => key.replaceAll('\0', '\\u0000')), counts]);
-	res.sendStatus(204); // only now: the hits are saved
+	res.sendStatus(204); // after the hits are saved, not before
 });
 
-// parse returns the keys and counts of a flush, or undefined if it is none.
+// parse returns the keys and counts of a flush, or undefined if json is invalid.
 function parse(json) {
 	try {
 		const flush = JSON.parse(json);
@@ -55,15 +56,16 @@ function parse(json) {
 	}
 }
 
-// How often an e-mail or a page was opened, by the key of its pixel.
+// Answers how often the pixel with this key was loaded, and when.
 app.get('/opened/:key', async (req, res) => {
-	const { rows } = await pool.query('SELECT count, first_seen, last_seen FROM hits WHERE id = $1', [sha256(req.params.key)]);
+	const query = 'SELECT count, first_seen, last_seen FROM hits WHERE id = $1';
+	const { rows } = await pool.query(query, [sha256(req.params.key)]);
 	if (rows.length === 0) return res.status(404).json({ count: 0 });
 	const [{ count, first_seen: first, last_seen: last }] = rows;
 	res.json({ count: Number(count), first, last });
 });
 
-// Whatever was not saved is answered with an error, and comes again.
+// After an error status the daemon sends the counts again.
 app.use((err, req, res, next) => {
 	if (!err.status) console.error(err);
 	res.sendStatus(err.status ?? 500);

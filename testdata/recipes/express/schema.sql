@@ -1,5 +1,5 @@
--- id is the SHA-256 of the key: a key may be longer than what an index takes. In
--- the text of a key PostgreSQL has no NUL, which stands there as \u0000.
+-- id is the SHA-256 of the key, since a key may be too long for an index.
+-- PostgreSQL's text cannot hold a NUL; key has \u0000 in its place.
 CREATE TABLE hits (
 	id bytea PRIMARY KEY,
 	key text NOT NULL,

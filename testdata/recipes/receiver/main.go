@@ -1,6 +1,6 @@
-// Application is a complete endpoint for Pixel Ping, to start your own from. It
-// receives each flush, checks the secret, adds the counts up in memory and
-// prints the totals. Yours would add them up in a database:
+// Receiver is a complete application for Pixel Ping to post its counts to. It
+// receives each flush, checks the secret, adds the counts up in memory and prints
+// the totals. Start your own from it; yours would add the counts up in a database:
 //
 //	INSERT INTO hits (key, count) VALUES ($1, $2)
 //	ON CONFLICT (key) DO UPDATE SET count = hits.count + excluded.count
@@ -27,17 +27,16 @@ func main() {
 	log.Fatal(http.ListenAndServe(*listen, nil))
 }
 
-// application keeps the totals, under a lock as each request has a goroutine of
-// its own.
+// application keeps the totals. mu guards totals, since each request runs in a
+// goroutine of its own.
 type application struct {
 	secret string
 	mu     sync.Mutex
 	totals map[string]int64
 }
 
-// ServeHTTP saves one flush. It answers with 2xx only once that is done: after
-// any other answer the daemon keeps the counts, and sends them again with the
-// next flush.
+// ServeHTTP saves one flush, and answers with 2xx only after that. After any other
+// answer the daemon keeps the counts and sends them again with the next flush.
 func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<20)
 	if err := r.ParseForm(); err != nil {
@@ -49,7 +48,7 @@ func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if subtle.ConstantTimeCompare([]byte(r.PostForm.Get("secret")), []byte(a.secret)) != 1 {
-		http.Error(w, "the secret is another one", http.StatusForbidden)
+		http.Error(w, "the secret is wrong", http.StatusForbidden)
 		return
 	}
 	var hits map[string]int64
@@ -60,7 +59,7 @@ func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, key := range slices.Sorted(maps.Keys(hits)) {
-		// The counts are what came since the last flush: add them.
+		// The counts are those since the last flush, so they are added.
 		a.totals[key] += hits[key]
 		fmt.Printf("application: %q, %d in all\n", key, a.totals[key])
 	}
