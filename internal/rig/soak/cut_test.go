@@ -22,6 +22,7 @@ import (
 func TestConnectionsThatMakeRoom(t *testing.T) {
 	folder := t.TempDir()
 	rig.WriteCertificate(t, folder)
+	var hits, repeats int64
 	for _, http2 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[http2], func(t *testing.T) {
 			l := newLedger()
@@ -50,8 +51,8 @@ func TestConnectionsThatMakeRoom(t *testing.T) {
 			application.Wait()
 
 			answered, saved := sum(l.answered), sum(l.saved)
-			cuts.hits += answered
-			cuts.repeated += repeated.Load()
+			hits += answered
+			repeats += repeated.Load()
 			t.Logf("%d hits were answered, %d requests were repeated", answered, repeated.Load())
 			if known := saved + lost + refused; known != answered {
 				t.Errorf("%d hits are accounted for, want the %d that were answered", known, answered)
@@ -64,10 +65,9 @@ func TestConnectionsThatMakeRoom(t *testing.T) {
 			}
 		})
 	}
+	summary.cuts = fmt.Sprintf("While connections made room, clients repeated %s requests until %s hits were answered: "+
+		"each counted once. ", rig.Number(repeats), rig.Number(hits))
 }
-
-// cuts is what TestConnectionsThatMakeRoom has found, for the last line.
-var cuts struct{ hits, repeated int64 }
 
 // visit makes hits until done is closed, up to five on a connection, and repeats each
 // until it is answered. Over HTTP/2, two hits are made at once.

@@ -5,6 +5,7 @@ package soak
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -22,43 +23,94 @@ import (
 )
 
 // floodSize returns how many hostile connections there are, how many are opened a
-// second, and for how long visitors come when all are open. FLOOD=full is the size
-// of an attack. The size without it is enough to exceed the limit of 500 connections.
-func floodSize() (connections, rate int, visits time.Duration) {
+// second, for how long visitors come when all are open, and the settings of
+// maxconnections, 0 for the default. FLOOD=full is the size of an attack. Without it,
+// the size is just enough to exceed the limit of 500 connections.
+func floodSize() (connections, rate int, visits time.Duration, limits []int) {
 	if os.Getenv("FLOOD") == "full" {
-		return 17_000, 1000, 10 * time.Second
+		return 17_000, 1000, 10 * time.Second, []int{0, 500}
 	}
-	return 1000, 500, 2 * time.Second
+	return 700, 500, time.Second, []int{500}
+}
+
+// The server keeps each kind of hostile connection open while there is room, so the
+// floods are what they are meant to be. None of them makes a hit that counts.
+func TestHostileConnectionsStayOpen(t *testing.T) {
+	folder := t.TempDir()
+	rig.WriteCertificate(t, folder)
+	application := rig.NewEndpoint(t)
+	d := rig.StartDaemon(t, map[string]any{
+		"endpoint": "http://" + application.Address,
+		"sslcert":  filepath.Join(folder, "cert.pem"), "sslkey": filepath.Join(folder, "key.pem"),
+	})
+	var conns []net.Conn
+	for _, kind := range floodings {
+		conn, err := kind.open(d.Address)
+		if err != nil {
+			t.Fatalf("%s: %v", kind.name, err)
+		}
+		defer abort(conn)
+		conns = append(conns, conn)
+	}
+	limit := time.Now().Add(500 * time.Millisecond)
+	for i, conn := range conns {
+		conn.SetReadDeadline(limit)
+		received, err := io.ReadAll(conn)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the connection ends with %v", floodings[i].name, err)
+		}
+		// A server that finds a fault in HTTP/2 sends GOAWAY, and waits for a second.
+		if secure, ok := conn.(*tls.Conn); ok && secure.ConnectionState().NegotiatedProtocol == "h2" {
+			for kind := range frameKinds(received) {
+				if kind == frameGoAway {
+					t.Errorf("%s: the server finds a fault: % x", floodings[i].name, received)
+				}
+			}
+		}
+	}
+	d.Signal(t, syscall.SIGUSR2)
+	if got := application.Body(t); got != "json=%7B%7D" {
+		t.Errorf("received %s, want no counts", got)
+	}
 }
 
 // Under each flood, honest visitors are answered, memory is bounded, and a stop
 // delivers every hit within 9 seconds.
 func TestFloods(t *testing.T) {
-	connections, rate, visits := floodSize()
+	connections, rate, visits, limits := floodSize()
 	rig.RaiseDescriptors(t, connections+1000)
 	folder := t.TempDir()
 	rig.WriteCertificate(t, folder)
+	var all floodFigures
 	for _, kind := range floodings {
-		for _, limit := range []int{0, 500} {
-			name := fmt.Sprintf("%s, maxconnections %d", kind.name, limit)
-			if limit == 0 {
-				name = kind.name + ", maxconnections by default"
-			}
-			t.Run(name, func(t *testing.T) {
+		for _, limit := range limits {
+			t.Run(fmt.Sprintf("%s, maxconnections %d", kind.name, limit), func(t *testing.T) {
 				f := &flood{flooding: kind, connections: connections, rate: rate}
 				if kind.few {
 					// The server takes 10 ms of CPU to decode the headers of one of
 					// them, so no bound on connections would help against a high rate.
 					f.connections, f.rate = connections/40, rate/50
 				}
-				testFlood(t, f, folder, limit, visits)
+				testFlood(t, f, folder, limit, visits, &all)
 			})
 		}
 	}
+	summary.floods = fmt.Sprintf("During %d floods of %s connections, %s visitors were answered, 99 %% within %v; "+
+		"at most %d MB and a stop of %v.", len(floodings)*len(limits), rig.Number(all.connections),
+		rig.Number(all.visitors), all.slowest.Round(time.Millisecond), all.peak>>20, all.stop.Round(time.Millisecond))
 }
 
-// testFlood runs one flood against a daemon with a limit, or the default if it is 0.
-func testFlood(t *testing.T, f *flood, certificate string, limit int, visits time.Duration) {
+// floodFigures are what TestFloods finds, for the last line.
+type floodFigures struct {
+	connections, visitors int64
+	slowest               time.Duration // the largest 99th percentile of the visitors' times
+	stop                  time.Duration // the longest
+	peak                  int64         // bytes
+}
+
+// testFlood runs one flood against a daemon with a limit, or the default if it is 0,
+// and adds what it finds to all.
+func testFlood(t *testing.T, f *flood, certificate string, limit int, visits time.Duration, all *floodFigures) {
 	application := rig.NewEndpoint(t)
 	settings := map[string]any{
 		"endpoint": "http://" + application.Address,
@@ -91,11 +143,9 @@ func testFlood(t *testing.T, f *flood, certificate string, limit int, visits tim
 	flooding.Wait()
 
 	p99 := took[len(took)*99/100]
-	floods.connections += int64(opened)
-	floods.visitors += int64(len(took))
-	floods.slowest = max(floods.slowest, p99)
-	floods.longestStop = max(floods.longestStop, stop)
-	floods.peak = max(floods.peak, peak)
+	all.connections += int64(opened)
+	all.visitors += int64(len(took))
+	all.slowest, all.stop, all.peak = max(all.slowest, p99), max(all.stop, stop), max(all.peak, peak)
 	t.Logf("%d connections, %.0f a second; %d visitors, p99 %v; peak memory %d MB; stop %v",
 		opened, float64(opened)/opening.Seconds(), len(took), p99.Round(time.Millisecond), peak>>20,
 		stop.Round(time.Millisecond))
@@ -112,13 +162,6 @@ func testFlood(t *testing.T, f *flood, certificate string, limit int, visits tim
 	if want := map[string]int64{"visitor": int64(len(took))}; !maps.Equal(rig.Counts[int64](t, body), want) {
 		t.Errorf("delivered %s, want %v", body, want)
 	}
-}
-
-// floods is what TestFloods has found, for the last line.
-var floods struct {
-	connections, visitors int64
-	slowest, longestStop  time.Duration // the largest 99th percentile, and the longest stop
-	peak                  int64         // bytes
 }
 
 // visit lets 20 visitors come each second, each with a new connection over TLS, with

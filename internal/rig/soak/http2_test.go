@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"io"
+	"iter"
 	"maps"
 	"net"
 	"slices"
@@ -25,6 +26,7 @@ const (
 	frameData     = 0
 	frameHeaders  = 1
 	frameSettings = 4
+	frameGoAway   = 7
 
 	flagAck        = 1 // of SETTINGS
 	flagEndStream  = 1 // of DATA and HEADERS
@@ -39,6 +41,17 @@ func appendFrame(to []byte, kind, flags byte, stream uint32, payload []byte) []b
 	to = append(to, byte(len(payload)>>16), byte(len(payload)>>8), byte(len(payload)), kind, flags)
 	to = binary.BigEndian.AppendUint32(to, stream)
 	return append(to, payload...)
+}
+
+// frameKinds returns the types of the whole frames in bytes.
+func frameKinds(bytes []byte) iter.Seq[byte] {
+	return func(yield func(byte) bool) {
+		const head = 9
+		for len(bytes) >= head && yield(bytes[3]) {
+			length := int(bytes[0])<<16 | int(bytes[1])<<8 | int(bytes[2])
+			bytes = bytes[min(head+length, len(bytes)):]
+		}
+	}
 }
 
 // appendWindow appends a SETTINGS frame with the initial window of streams.

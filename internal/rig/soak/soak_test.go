@@ -175,8 +175,8 @@ func TestSoak(t *testing.T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	answered, maybe, saved := sum(l.answered), sum(l.maybe), sum(l.saved)
-	summary = fmt.Sprintf("%s hits answered by %d starts of the daemon, and %s without an answer: "+
-		"%s delivered, %s logged as not delivered and %s as not counted; none lost, none doubled",
+	summary.ledger = fmt.Sprintf("%s hits answered by %d starts of the daemon, and %s without an answer: "+
+		"%s delivered, %s logged as not delivered and %s as not counted; none lost, none doubled. ",
 		rig.Number(answered), starts, rig.Number(maybe), rig.Number(saved), rig.Number(lost), rig.Number(refused))
 	if known := saved + lost + refused; known < answered || known > answered+maybe {
 		t.Errorf("%d hits are accounted for, want %d to %d", known, answered, answered+maybe)
