@@ -25,6 +25,10 @@ const (
 	// second replace 500 within half a second. If all of these could keep answers
 	// unread for longer, none would make room, and visitors would be refused.
 	unreadTime = 250 * time.Millisecond
+	// Over HTTP/2, an answer that waits for its client takes some 14 kB, and there may
+	// be 32 of them on a connection. A client that reads at all makes room for one of
+	// 35 bytes at once.
+	streamTime = time.Second
 )
 
 // state is what a connection is doing.
@@ -154,7 +158,7 @@ func (g *registry) begin(c *conn, http2 bool) (began, last bool) {
 	c.http2 = http2
 	// It is not active if the client has reset all its streams by now. net/http
 	// reports no end of such a request, and nobody waits for its answer.
-	if c.active.Load() {
+	if c.active.Load() && (!http2 || c.state != busy) {
 		g.move(c, busy, time.Now())
 	}
 	return true, g.stopping
@@ -215,6 +219,14 @@ func (g *registry) sweep() {
 		limit time.Duration
 	}{{idle, idleTime}, {waiting, requestTime}, {busy, requestTime}} {
 		expired = append(expired, g.takeOlder(of.state, now.Add(-of.limit))...)
+	}
+	for c := g.lists[busy].first; c != nil && now.Sub(c.since) >= streamTime; {
+		next := c.next
+		if c.http2 {
+			g.move(c, gone, now)
+			expired = append(expired, c)
+		}
+		c = next
 	}
 	crowded := 0
 	if g.crowded > 0 && now.Sub(g.logged) >= time.Minute {

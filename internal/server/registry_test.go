@@ -208,6 +208,40 @@ func TestStatesOverHTTP2(t *testing.T) {
 	expect("in a request whose stream was reset", idle)
 }
 
+// Over HTTP/2, a client that does not read an answer is closed after a second, even
+// if it makes more requests in the meantime. Over HTTP/1.1, the rest of a request may
+// still be on its way.
+func TestUnreadStreamsAreClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &registry{limit: 10}
+		busyConn := func(http2 bool) *conn {
+			here, other := net.Pipe()
+			t.Cleanup(func() { other.Close() })
+			c := &conn{tcp: &piped{Conn: here}, registry: g}
+			g.add(c)
+			c.active.Store(true)
+			g.begin(c, http2)
+			return c
+		}
+		over1, over2 := busyConn(false), busyConn(true)
+		<-time.After(streamTime - time.Millisecond)
+		g.begin(over2, true)
+		g.sweep()
+		if over2.state != busy {
+			t.Error("a connection is closed too soon")
+		}
+		<-time.After(time.Millisecond)
+		g.sweep()
+		if over2.state != gone || over1.state != busy {
+			t.Errorf("states %d and %d after %v, want %d over HTTP/2 and %d over HTTP/1.1",
+				over2.state, over1.state, streamTime, gone, busy)
+		}
+		for range 3 {
+			g.requests.Done()
+		}
+	})
+}
+
 // Connections that make room are logged at most once a minute, with their number.
 func TestMakingRoomIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
