@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,19 +31,19 @@ var floodings = []flooding{
 	{name: "dripping a header", drip: true, open: func(address string) (net.Conn, error) {
 		conn, err := dialTLS(address, "http/1.1")
 		if err == nil {
-			io.WriteString(conn, "GET /pixel.gif?key=flood HTTP/1.1\r\nHost: x\r\nX: ")
+			io.WriteString(conn, "GET /pixel.gif?key="+strings.Repeat("x", 14_700)+" HTTP/1.1\r\nHost: x\r\nX: ")
 		}
 		return conn, err
 	}},
 	{name: "HTTP/2 headers without an end", open: func(address string) (net.Conn, error) {
 		return dialHTTP2(address, appendFrame(appendWindow(nil, 1<<16-1),
-			frameHeaders, flagEndStream, 1, appendRequest(nil, "/pixel.gif?key=flood", 400)))
+			frameHeaders, flagEndStream, 1, appendRequest(nil, "/pixel.gif?key="+strings.Repeat("x", 15_000), 0)))
 	}},
 	{name: "HTTP/2 streams without an end", open: func(address string) (net.Conn, error) {
 		return dialHTTP2(address, appendStreams(1<<16-1, flagEndHeaders, "/", 32, 0))
 	}},
 	{name: "HTTP/2 answers that are not read", open: func(address string) (net.Conn, error) {
-		return dialHTTP2(address, appendStreams(0, flagEndHeaders|flagEndStream, "/pixel.gif", 8, 0))
+		return dialHTTP2(address, appendStreams(0, flagEndHeaders|flagEndStream, "/pixel.gif", 32, 0))
 	}},
 	{name: "few HTTP/2 connections that ask for much", few: true, open: func(address string) (net.Conn, error) {
 		return dialHTTP2(address, appendStreams(0, flagEndHeaders|flagEndStream, "/pixel.gif", 240, 440))

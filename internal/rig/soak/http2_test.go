@@ -80,7 +80,12 @@ var shortFields = []byte{
 func appendRequest(to []byte, path string, more int) []byte {
 	to = append(to, fieldMethodGet, fieldSchemeHTTPS)
 	to = append(to, fieldAuthority, 1, 'x')
-	to = append(to, fieldPath, byte(len(path))) // a length below 127 is one byte
+	to = append(to, fieldPath)
+	if n := len(path); n < 127 { // a length is a number with a prefix of 7 bits
+		to = append(to, byte(n))
+	} else {
+		to = binary.AppendUvarint(append(to, 127), uint64(n-127))
+	}
 	to = append(to, path...)
 	for i := range more {
 		to = append(to, shortFields[i%len(shortFields)])
