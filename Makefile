@@ -59,9 +59,9 @@ record: build $(ORIGINAL)/node_modules/pixel-ping ## record what the original an
 SOAKTIME ?= 60s
 
 .PHONY: soak
-soak: build ## keep a ledger of every hit for SOAKTIME (60s), against a hostile application (needs nginx)
+soak: build ## keep a ledger of every hit for SOAKTIME (60s), and flood the daemon, FLOOD=full as an attack would (needs nginx)
 	@internal/rig/need nginx nginx
-	SOAKTIME=$(SOAKTIME) PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v ./internal/rig/soak
+	SOAKTIME=$(SOAKTIME) PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 20m ./internal/rig/soak
 
 # What the Express application needs. A node_modules beside it would be taken
 # for a part of the source.

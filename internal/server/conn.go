@@ -53,6 +53,9 @@ type conn struct {
 	active atomic.Bool // net/http has a request under way, or a stream open
 	heard  atomic.Bool // a byte has come since the accept, or since the connection became idle
 
+	// Over HTTP/2, net/http has finished all answers, and the next Write sends them.
+	unsent atomic.Bool
+
 	mu          sync.Mutex
 	reading     bool // a Read is under way
 	interrupted bool // net/http has interrupted its Read
@@ -90,6 +93,15 @@ func (c *conn) Read(p []byte) (int, error) {
 	if n > 0 && !c.heard.Load() {
 		c.heard.Store(true)
 		c.registry.hear(c)
+	}
+	return n, err
+}
+
+// Write writes, and notes when it has sent the answers of HTTP/2.
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.tcp.Write(p)
+	if c.unsent.Load() {
+		c.registry.sent(c)
 	}
 	return n, err
 }

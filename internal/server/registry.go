@@ -21,8 +21,14 @@ const (
 	// handed to the system. Node gives a header as long.
 	requestTime = 60 * time.Second
 	// An answer that the client has not read for this long does not keep its
-	// connection from making room for another one.
-	unreadTime = 2 * time.Second
+	// connection from making room for another one. A thousand new connections a
+	// second replace 500 within half a second. If all of these could keep answers
+	// unread for longer, none would make room, and visitors would be refused.
+	unreadTime = 250 * time.Millisecond
+	// Over HTTP/2, an answer that waits for its client takes some 14 kB, and there may
+	// be 32 of them on a connection. A client that reads at all makes room for one of
+	// 35 bytes at once.
+	streamTime = time.Second
 )
 
 // state is what a connection is doing.
@@ -152,27 +158,47 @@ func (g *registry) begin(c *conn, http2 bool) (began, last bool) {
 	c.http2 = http2
 	// It is not active if the client has reset all its streams by now. net/http
 	// reports no end of such a request, and nobody waits for its answer.
-	if c.active.Load() {
+	if c.active.Load() && (!http2 || c.state != busy) {
 		g.move(c, busy, time.Now())
 	}
 	return true, g.stopping
 }
 
-// finish notes that no request is under way any more: all answers were handed to
-// the system.
+// finish notes that no request is under way any more. Over HTTP/1.1, the answers
+// were handed to the system. Over HTTP/2, net/http has buffered them, and writes them
+// after this.
 func (g *registry) finish(c *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c.active.Store(false)
 	switch {
-	case c.state == busy && g.stopping:
-		g.closeWrite(c)
+	case c.state == busy && c.http2:
+		c.unsent.Store(true)
 	case c.state == busy:
-		c.heard.Store(false)
-		g.move(c, idle, time.Now())
+		g.rest(c)
 	case c.state == waiting:
 		c.greeted = true
 	}
+}
+
+// sent notes that net/http has written the answers that it had buffered.
+func (g *registry) sent(c *conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.unsent.Store(false)
+	if c.state == busy && !c.active.Load() {
+		g.rest(c)
+	}
+}
+
+// rest ends the time in which c is busy. The caller holds the mutex.
+func (g *registry) rest(c *conn) {
+	if g.stopping {
+		g.closeWrite(c)
+		return
+	}
+	c.heard.Store(false)
+	g.move(c, idle, time.Now())
 }
 
 // remove forgets a connection that is closed.
@@ -193,6 +219,14 @@ func (g *registry) sweep() {
 		limit time.Duration
 	}{{idle, idleTime}, {waiting, requestTime}, {busy, requestTime}} {
 		expired = append(expired, g.takeOlder(of.state, now.Add(-of.limit))...)
+	}
+	for c := g.lists[busy].first; c != nil && now.Sub(c.since) >= streamTime; {
+		next := c.next
+		if c.http2 {
+			g.move(c, gone, now)
+			expired = append(expired, c)
+		}
+		c = next
 	}
 	crowded := 0
 	if g.crowded > 0 && now.Sub(g.logged) >= time.Minute {

@@ -120,7 +120,7 @@ func TestUnfinishedMakesRoom(t *testing.T) {
 }
 
 // A connection makes no room while its request is answered, but one whose client
-// has not read the answer for two seconds does. What finds no room is closed.
+// has not read the answer for unreadTime does. What finds no room is closed.
 func TestBusyMakesNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, entered, release := newPipes(), make(chan bool), make(chan bool)
@@ -133,7 +133,7 @@ func TestBusyMakesNoRoom(t *testing.T) {
 		busy := p.dial()
 		go io.WriteString(busy, hit)
 		<-entered
-		<-time.After(1900 * time.Millisecond)
+		<-time.After(unreadTime - 100*time.Millisecond)
 		refused := p.dial()
 		synctest.Wait()
 		if isOpen(refused) || !isOpen(busy) {
@@ -176,12 +176,15 @@ func TestClosedConnectionBeginsNothing(t *testing.T) {
 	g.requests.Done()
 }
 
-// HTTP/2 is idle after its last answer, not before its first request and not
-// when it says something else; and a request that the client took back leaves
+// HTTP/2 is idle when its last answer is written, not before its first request and
+// not when it says something else; and a request that the client took back leaves
 // nothing busy.
 func TestStatesOverHTTP2(t *testing.T) {
 	g := &registry{limit: 10}
-	c := &conn{tcp: &piped{}, registry: g}
+	here, other := net.Pipe()
+	defer here.Close()
+	go io.Copy(io.Discard, other)
+	c := &conn{tcp: &piped{Conn: here}, registry: g}
 	expect := func(what string, want state) {
 		t.Helper()
 		if c.state != want {
@@ -196,11 +199,47 @@ func TestStatesOverHTTP2(t *testing.T) {
 	g.begin(c, true)
 	expect("in a request", busy)
 	g.finish(c)
+	expect("when the answer is ready", busy)
+	c.Write([]byte("the answer"))
 	expect("after the answer", idle)
 	g.hear(c)
 	expect("after a ping", idle)
 	g.begin(c, true)
 	expect("in a request whose stream was reset", idle)
+}
+
+// Over HTTP/2, a client that does not read an answer is closed after a second, even
+// if it makes more requests in the meantime. Over HTTP/1.1, the rest of a request may
+// still be on its way.
+func TestUnreadStreamsAreClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &registry{limit: 10}
+		busyConn := func(http2 bool) *conn {
+			here, other := net.Pipe()
+			t.Cleanup(func() { other.Close() })
+			c := &conn{tcp: &piped{Conn: here}, registry: g}
+			g.add(c)
+			c.active.Store(true)
+			g.begin(c, http2)
+			return c
+		}
+		over1, over2 := busyConn(false), busyConn(true)
+		<-time.After(streamTime - time.Millisecond)
+		g.begin(over2, true)
+		g.sweep()
+		if over2.state != busy {
+			t.Error("a connection is closed too soon")
+		}
+		<-time.After(time.Millisecond)
+		g.sweep()
+		if over2.state != gone || over1.state != busy {
+			t.Errorf("states %d and %d after %v, want %d over HTTP/2 and %d over HTTP/1.1",
+				over2.state, over1.state, streamTime, gone, busy)
+		}
+		for range 3 {
+			g.requests.Done()
+		}
+	})
 }
 
 // Connections that make room are logged at most once a minute, with their number.

@@ -32,19 +32,9 @@ type visitor struct {
 	transport *http.Transport // reads the connection if it is HTTP/2
 }
 
-// visits counts the visitors, so that each gets a source address of its own.
-var visits atomic.Uint32
-
 // visit connects with a TLS configuration, makes a hit and keeps the connection.
 func (s *server) visit(config *tls.Config) (*visitor, error) {
-	// One address has some 28,000 ports. Linux holds each for a minute after the
-	// connection has ended.
-	i := visits.Add(1)
-	dialer := net.Dialer{
-		Timeout:   rig.Deadline,
-		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(i>>8), byte(i))},
-	}
-	conn, err := dialer.Dial("tcp", s.url[len("https://"):])
+	conn, err := rig.Dial(s.url[len("https://"):])
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +78,8 @@ func (v *visitor) hit(s *server) error {
 // visitMany makes visits with 16 workers until there are n or the time is up. Each
 // worker calls configure once, and then visits one after the other with that
 // configuration. Keep gets each visitor.
-func (s *server) visitMany(t *testing.T, n int, limit time.Duration, configure func() *tls.Config, keep func(*visitor)) {
+func (s *server) visitMany(t *testing.T, n int, limit time.Duration, configure func() *tls.Config,
+	keep func(*visitor)) {
 	t.Helper()
 	var next atomic.Int64
 	var workers sync.WaitGroup

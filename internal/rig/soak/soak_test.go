@@ -175,8 +175,8 @@ func TestSoak(t *testing.T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	answered, maybe, saved := sum(l.answered), sum(l.maybe), sum(l.saved)
-	summary = fmt.Sprintf("%s hits answered by %d starts of the daemon, and %s without an answer: "+
-		"%s delivered, %s logged as not delivered and %s as not counted; none lost, none doubled",
+	summary.ledger = fmt.Sprintf("%s hits answered by %d starts of the daemon, and %s without an answer: "+
+		"%s delivered, %s logged as not delivered and %s as not counted; none lost, none doubled. ",
 		rig.Number(answered), starts, rig.Number(maybe), rig.Number(saved), rig.Number(lost), rig.Number(refused))
 	if known := saved + lost + refused; known < answered || known > answered+maybe {
 		t.Errorf("%d hits are accounted for, want %d to %d", known, answered, answered+maybe)
@@ -210,9 +210,19 @@ func generation(t *testing.T, port, endpoint string) (lost, refused int64) {
 	if took := time.Since(began); took > 9*time.Second {
 		t.Errorf("a stop took %v, want at most 9s", took)
 	}
+	return told(t, daemon, status)
+}
+
+// told returns how many hits the log of a daemon that has ended says were not
+// delivered, and how many were not counted.
+func told(t *testing.T, daemon *rig.Daemon, status int) (lost, refused int64) {
+	t.Helper()
 	for line := range strings.Lines(daemon.Stderr.String()) {
 		text, found := strings.CutPrefix(line, "pixel-ping: ")
 		if !found {
+			continue
+		}
+		if strings.HasPrefix(text, "maxconnections: ") {
 			continue
 		}
 		n, err := strconv.ParseInt(strings.Fields(text)[0], 10, 64)

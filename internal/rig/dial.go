@@ -1,0 +1,22 @@
+package rig
+
+import (
+	"net"
+	"sync/atomic"
+)
+
+// dialed counts the calls of Dial.
+var dialed atomic.Uint32
+
+// Dial connects to an address of this machine. Each connection comes from another
+// address of 127.1.0.0/16: one address has some 28,000 ports, and Linux keeps a port
+// for a minute after its connection has ended. Dial may be called by many goroutines
+// at once.
+func Dial(address string) (net.Conn, error) {
+	i := dialed.Add(1)
+	dialer := net.Dialer{
+		Timeout:   Deadline,
+		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(i>>8), byte(i))},
+	}
+	return dialer.Dial("tcp", address)
+}

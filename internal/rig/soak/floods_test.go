@@ -1,0 +1,230 @@
+//go:build unix
+
+package soak
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pixel-ping/internal/rig"
+)
+
+// floodSize returns how many hostile connections there are, how many are opened a
+// second, for how long visitors come when all are open, and the settings of
+// maxconnections, 0 for the default. FLOOD=full is the size of an attack. Without it,
+// the size is just enough to exceed the limit of 500 connections.
+func floodSize() (connections, rate int, visits time.Duration, limits []int) {
+	if os.Getenv("FLOOD") == "full" {
+		return 17_000, 1000, 10 * time.Second, []int{0, 500}
+	}
+	return 700, 500, time.Second, []int{500}
+}
+
+// The server keeps each kind of hostile connection open while there is room, so the
+// floods are what they are meant to be. None of them makes a hit that counts.
+func TestHostileConnectionsStayOpen(t *testing.T) {
+	folder := t.TempDir()
+	rig.WriteCertificate(t, folder)
+	application := rig.NewEndpoint(t)
+	d := rig.StartDaemon(t, map[string]any{
+		"endpoint": "http://" + application.Address,
+		"sslcert":  filepath.Join(folder, "cert.pem"), "sslkey": filepath.Join(folder, "key.pem"),
+	})
+	var conns []net.Conn
+	for _, kind := range floodings {
+		conn, err := kind.open(d.Address)
+		if err != nil {
+			t.Fatalf("%s: %v", kind.name, err)
+		}
+		defer abort(conn)
+		conns = append(conns, conn)
+	}
+	limit := time.Now().Add(500 * time.Millisecond)
+	for i, conn := range conns {
+		conn.SetReadDeadline(limit)
+		received, err := io.ReadAll(conn)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the connection ends with %v", floodings[i].name, err)
+		}
+		// A server that finds a fault in HTTP/2 sends GOAWAY, and waits for a second.
+		if secure, ok := conn.(*tls.Conn); ok && secure.ConnectionState().NegotiatedProtocol == "h2" {
+			for kind := range frameKinds(received) {
+				if kind == frameGoAway {
+					t.Errorf("%s: the server finds a fault: % x", floodings[i].name, received)
+				}
+			}
+		}
+	}
+	d.Signal(t, syscall.SIGUSR2)
+	if got := application.Body(t); got != "json=%7B%7D" {
+		t.Errorf("received %s, want no counts", got)
+	}
+}
+
+// Under each flood, honest visitors are answered, memory is bounded, and a stop
+// delivers every hit within 9 seconds.
+func TestFloods(t *testing.T) {
+	connections, rate, visits, limits := floodSize()
+	rig.RaiseDescriptors(t, connections+1000)
+	folder := t.TempDir()
+	rig.WriteCertificate(t, folder)
+	var all floodFigures
+	for _, kind := range floodings {
+		for _, limit := range limits {
+			t.Run(fmt.Sprintf("%s, maxconnections %d", kind.name, limit), func(t *testing.T) {
+				f := &flood{flooding: kind, connections: connections, rate: rate}
+				if kind.few {
+					// The server takes 10 ms of CPU to decode the headers of one of
+					// them, so no bound on connections would help against a high rate.
+					f.connections, f.rate = connections/40, rate/50
+				}
+				testFlood(t, f, folder, limit, visits, &all)
+			})
+		}
+	}
+	summary.floods = fmt.Sprintf("During %d floods of %s connections, %s visitors were answered, 99 %% within %v; "+
+		"at most %d MB and a stop of %v.", len(floodings)*len(limits), rig.Number(all.connections),
+		rig.Number(all.visitors), all.slowest.Round(time.Millisecond), all.peak>>20, all.stop.Round(time.Millisecond))
+}
+
+// floodFigures are what TestFloods finds, for the last line.
+type floodFigures struct {
+	connections, visitors int64
+	slowest               time.Duration // the largest 99th percentile of the visitors' times
+	stop                  time.Duration // the longest
+	peak                  int64         // bytes
+}
+
+// testFlood runs one flood against a daemon with a limit, or the default if it is 0,
+// and adds what it finds to all.
+func testFlood(t *testing.T, f *flood, certificate string, limit int, visits time.Duration, all *floodFigures) {
+	application := rig.NewEndpoint(t)
+	settings := map[string]any{
+		"endpoint": "http://" + application.Address,
+		"sslcert":  filepath.Join(certificate, "cert.pem"), "sslkey": filepath.Join(certificate, "key.pem"),
+	}
+	if limit > 0 {
+		settings["maxconnections"] = limit
+	}
+	d := rig.StartDaemon(t, settings)
+	f.address = d.Address
+	stopped := make(chan struct{})
+	var flooding sync.WaitGroup
+	flooding.Go(func() { f.run(stopped) })
+
+	ramp := time.Duration(f.connections) * time.Second / time.Duration(f.rate)
+	began := time.Now()
+	took := visit(t, d.Address, ramp+visits)
+	f.mu.Lock()
+	opened := f.opened
+	f.mu.Unlock()
+	opening := time.Since(began)
+	peak := d.Memory(t).Peak
+
+	began = time.Now()
+	d.Signal(t, syscall.SIGTERM)
+	body := application.Body(t)
+	status := d.Wait(t)
+	stop := time.Since(began)
+	close(stopped)
+	flooding.Wait()
+
+	p99 := took[len(took)*99/100]
+	all.connections += int64(opened)
+	all.visitors += int64(len(took))
+	all.slowest, all.stop, all.peak = max(all.slowest, p99), max(all.stop, stop), max(all.peak, peak)
+	t.Logf("%d connections, %.0f a second; %d visitors, p99 %v; peak memory %d MB; stop %v",
+		opened, float64(opened)/opening.Seconds(), len(took), p99.Round(time.Millisecond), peak>>20,
+		stop.Round(time.Millisecond))
+	if p99 > time.Second {
+		t.Errorf("the 99th percentile of the visitors' times is %v, want at most 1s", p99)
+	}
+	if peak > 1<<30 {
+		t.Errorf("peak memory %d MB, want at most 1024 MB", peak>>20)
+	}
+	if stop > 9*time.Second || status != 0 {
+		t.Errorf("the stop took %v with exit status %d, want at most 9s and 0; the standard error is:\n%s",
+			stop, status, d.Stderr)
+	}
+	if want := map[string]int64{"visitor": int64(len(took))}; !maps.Equal(rig.Counts[int64](t, body), want) {
+		t.Errorf("delivered %s, want %v", body, want)
+	}
+}
+
+// visit lets 20 visitors come each second, each with a new connection over TLS, with
+// HTTP/1.1 and HTTP/2 in turn. It returns how long their hits took, sorted. A visitor
+// who is not answered fails the test.
+func visit(t *testing.T, address string, duration time.Duration) []time.Duration {
+	t.Helper()
+	var mu sync.Mutex
+	var took []time.Duration
+	var visitors sync.WaitGroup
+	ticks := time.NewTicker(time.Second / 20)
+	defer ticks.Stop()
+	end := time.After(duration)
+	for i := 0; ; i++ {
+		select {
+		case <-end:
+			visitors.Wait()
+			slices.Sort(took)
+			if len(took) == 0 {
+				t.Fatal("there were no visitors")
+			}
+			return took
+		case <-ticks.C:
+		}
+		visitors.Go(func() {
+			began := time.Now()
+			client := newClient(i%2 == 0)
+			if err := hitOver(client, address, "visitor"); err != nil {
+				t.Errorf("visitor %d: %v after %v", i, err, time.Since(began).Round(time.Millisecond))
+				return
+			}
+			client.CloseIdleConnections()
+			mu.Lock()
+			defer mu.Unlock()
+			took = append(took, time.Since(began))
+		})
+	}
+}
+
+// newClient returns a client with connections of its own, over TLS with HTTP/2 or
+// HTTP/1.1.
+func newClient(http2 bool) *http.Client {
+	return &http.Client{Timeout: rig.Deadline, Transport: &http.Transport{
+		ForceAttemptHTTP2: http2,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
+		DialContext: func(_ context.Context, _, address string) (net.Conn, error) {
+			return rig.Dial(address)
+		},
+	}}
+}
+
+// hitOver makes a hit over TLS.
+func hitOver(client *http.Client, address, key string) error {
+	answer, err := client.Get("https://" + address + rig.Target(key))
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		return err
+	}
+	if answer.StatusCode != 200 {
+		return fmt.Errorf("status %d", answer.StatusCode)
+	}
+	return nil
+}
