@@ -84,7 +84,7 @@ func (s *Server) MaxConnections() int { return s.registry.limit }
 // it before it has seen any setting, so a smaller one would break first requests.
 func http2Settings() *http.HTTP2Config {
 	return &http.HTTP2Config{
-		MaxConcurrentStreams:          32,       // a page needs some dozens at most; the default is 250
+		MaxConcurrentStreams:          maxStreams,
 		MaxEncoderHeaderTableSize:     1,        // most visitors get one answer, so nothing refers back to it
 		MaxReadFrameSize:              16 << 10, // the smallest; the default is 1 MB
 		MaxReceiveBufferPerConnection: 64 << 10, // the smallest; the default is 1 MB
