@@ -16,7 +16,7 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"cmd/pixel-ping":    {"cert", "config", "endpoint", "flush", "hits", "pixel"},
+		"cmd/pixel-ping":    {"cert", "config", "endpoint", "flush", "hits", "pixel", "server"},
 		"internal/cert":     nil,
 		"internal/config":   {"node"},
 		"internal/endpoint": {"hits", "node"},
@@ -24,6 +24,7 @@ func TestImports(t *testing.T) {
 		"internal/hits":     nil,
 		"internal/node":     nil,
 		"internal/pixel":    {"node"},
+		"internal/server":   nil,
 
 		"internal/rig":             nil,
 		"internal/rig/bench":       nil,

@@ -10,14 +10,20 @@
 // Usage:
 //
 //	pixel-ping path/to/config.json
+//	pixel-ping --check path/to/config.json
 //	pixel-ping -v
 //	pixel-ping -h
+//
+// With --check it reads the configuration and the files of the certificate as a
+// start would, and neither listens nor connects. It prints that they are ok and
+// exits with 0, or it prints the error and exits with 1.
 //
 // The configuration is one JSON object. port and interval are required; defaults
 // stand in parentheses.
 //
 //	host           the name or address to listen on (all interfaces)
-//	port           the port to listen on; 0 for a free one
+//	port           the port to listen on, 0 for a free one; or the path of a Unix
+//	               socket, which has a slash in it
 //	interval       seconds between two flushes
 //	endpoint       the URL that the counts are posted to (none: they are only logged)
 //	discard        true to drop the counts of a flush that failed (false: they are
@@ -45,6 +51,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -57,6 +64,7 @@ import (
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
 	"pixel-ping/internal/pixel"
+	"pixel-ping/internal/server"
 )
 
 const version = "1.0.0"
@@ -83,6 +91,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "", "-h", "-help", "--help":
 		fmt.Fprintln(stderr, usage)
 		return 0
+	case "--check":
+		return check(args[1:], stdout, stderr)
 	}
 	// As in the original, a file may have the name of a flag.
 	if _, err := os.Stat(path); strings.HasPrefix(path, "-") && errors.Is(err, fs.ErrNotExist) {
@@ -90,14 +100,34 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	out, log := &logWriter{w: stdout}, &logWriter{w: stderr}
-	if len(args) > 1 {
-		fmt.Fprintf(log, "pixel-ping: arguments after the configuration are ignored: %q\n", args[1:])
-	}
+	warnOfArguments(args[1:], log)
 	if err := daemon(ctx, path, out, log); err != nil {
 		fmt.Fprintf(log, "pixel-ping: %s\n", oneLine(err.Error()))
 		return 1
 	}
 	return 0
+}
+
+// check is run for pixel-ping --check: args is the rest of the command line.
+func check(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 || args[0] == "" {
+		fmt.Fprintf(stderr, "pixel-ping: --check needs the path of a configuration\n%s\n", usage)
+		return 1
+	}
+	warnOfArguments(args[1:], stderr)
+	if _, _, err := load(args[0], stderr); err != nil {
+		fmt.Fprintf(stderr, "pixel-ping: %s\n", oneLine(err.Error()))
+		return 1
+	}
+	fmt.Fprintf(stdout, "%s: ok\n", oneLine(args[0]))
+	return 0
+}
+
+// warnOfArguments names the arguments that the original ignores without a word.
+func warnOfArguments(further []string, stderr io.Writer) {
+	if len(further) > 0 {
+		fmt.Fprintf(stderr, "pixel-ping: arguments after the configuration are ignored: %q\n", further)
+	}
 }
 
 // oneLine escapes the line ends in text, which may come from the name of a file.
@@ -109,19 +139,13 @@ func oneLine(text string) string {
 // The original announces before it has listened, and lives on without a server
 // if the port is taken or the certificate does not load.
 func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
-	conf, err := load(path, stderr)
+	conf, certificate, err := load(path, stderr)
 	if err != nil {
 		return err
 	}
-	var certificate *cert.Certificate
-	if conf.SSLKey != "" {
-		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
 	boundMemory(conf.MaxMemory)
 	store := hits.NewStore(conf.MaxMemory)
-	server := newServer(pixel.Handler{Hits: store}, certificate, stderr)
+	httpServer := newServer(pixel.Handler{Hits: store}, certificate, stderr)
 	flusher := &flush.Flusher{
 		Store:    store,
 		Discard:  conf.Discard,
@@ -138,7 +162,14 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 	notify(stop, forced)
 	defer signal.Stop(stop)
 	defer signal.Stop(forced)
-	listeners, err := listen(conf.Host, conf.Port)
+	var listeners []net.Listener
+	if conf.Socket != "" {
+		var listener net.Listener
+		listener, err = server.ListenSocket(conf.Socket)
+		listeners = []net.Listener{listener}
+	} else {
+		listeners, err = listen(conf.Host, conf.Port)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, explainPort(err, conf.Port))
 	}
@@ -151,7 +182,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 
 	failed, open := make(chan error, len(listeners)), new(connections)
 	for _, listener := range listeners {
-		go func() { failed <- serve(server, listener, open) }()
+		go func() { failed <- serve(httpServer, listener, open) }()
 	}
 	delivery, abandon := context.WithCancelCause(context.Background())
 	defer abandon(nil)
@@ -173,7 +204,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logWriter) error {
 	bound(delivery, abandon, stop)
 	stdout.hurryAfter(stopTimeout / 2)
 	stderr.hurryAfter(stopTimeout / 2)
-	shut(delivery, server, open)
+	shut(delivery, httpServer, open)
 	close(stopped)
 	ended := within(delivery, flushed)
 	switch pending := store.Pending(); {
@@ -209,22 +240,26 @@ const ballastSize = 32 << 20
 
 var ballast []byte
 
-// load reads the configuration and prints the warnings about it. Its errors begin
-// with path.
-func load(path string, stderr io.Writer) (config.Config, error) {
+// load reads the configuration, and the certificate that it names: certificate is
+// nil if it names none. It prints the warnings about the configuration. Its errors
+// begin with path.
+func load(path string, stderr io.Writer) (conf config.Config, certificate *cert.Certificate, err error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
+		return config.Config{}, nil, fmt.Errorf("%s: %w", path, cause(err))
 	}
 	defer file.Close()
 	conf, warnings, err := config.Parse(file)
 	for _, warning := range warnings {
 		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
 	}
-	if err != nil {
-		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
+	if err == nil && conf.SSLKey != "" {
+		certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA)
 	}
-	return conf, nil
+	if err != nil {
+		return config.Config{}, nil, fmt.Errorf("%s: %w", path, cause(err))
+	}
+	return conf, certificate, nil
 }
 
 // cause returns an error of the file system without the call and the path that

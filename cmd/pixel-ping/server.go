@@ -122,6 +122,9 @@ func address(conf config.Config, listener net.Listener) string {
 	if conf.SSLKey != "" {
 		scheme = "https"
 	}
+	if conf.Socket != "" {
+		return scheme + "://unix:" + conf.Socket + ":" + pixel.Path // as nginx has it
+	}
 	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
 		host = "localhost"
 	}

@@ -49,11 +49,11 @@ var Differences = []Difference{
 	{"configuration that can not be read", "a stack trace", "one line with the file, and for JSON line and column", "to be read by people", ""},
 
 	// Start and stop.
-	{"senseless settings", "no `interval` flushes each millisecond, no `port` takes any, `\"discard\": \"false\"` is true, an `endpoint` that is no URL posts elsewhere", "refused, exit 1", "they are mistakes", ""},
+	{"senseless settings", "no `interval` flushes each millisecond, no `port` takes any, `\"port\": \"abc\"` is a Unix socket, `\"discard\": \"false\"` is true, an `endpoint` that is no URL posts elsewhere", "refused, exit 1", "they are mistakes", ""},
 	{"long intervals", "above 24.8 days: each millisecond", "as long as it says", "Node's timers overflow", ""},
 	{"unknown settings", "ignored", "ignored, with a warning", "they may be misspelt", ""},
 	{"settings that are there twice, further arguments", "the last value counts; ignored", "the same, with a warning", "they may be mistakes", "the tests of cmd/pixel-ping and internal/config show it"},
-	{"port taken", "lives on without a server", "exit 1", "whoever started it learns of it", ""},
+	{"port taken", "lives on without a server", "exit 1; a Unix socket on which nobody listens is replaced", "whoever started it learns of it", ""},
 	{"certificate that does not load", "exit 0, or plain HTTP if a part is missing", "exit 1", "whoever started it learns of it", ""},
 	{"names with several addresses", "the first is bound", "all are bound", "`localhost` is found over IPv4 and IPv6", "the machine may have one address"},
 	{"unusual names of hosts", "`bücher.example` is converted, `127.1` is 127.0.0.1", "the first is refused, the second not found: to be written as `xn--bcher-kva.example` and in full", "the standard library does neither", ""},
