@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -38,19 +40,12 @@ const (
 // any more. The original prints its line before it listens, and runs on without
 // a server if the port is taken or the certificate does not load.
 func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
-	conf, warnings, err := config.Load(path)
-	for _, warning := range warnings {
-		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
-	}
+	conf, certificate, err := load(path, stderr)
 	if err != nil {
 		return err
 	}
-	var certificate *cert.Certificate
 	var getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	if conf.SSLKey != "" {
-		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
+	if certificate != nil {
 		getCertificate = certificate.Get
 	}
 	store := hits.NewStore(conf.MaxMemory)
@@ -94,7 +89,12 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		}
 	}()
 
-	listeners, err := server.Listen(running, conf.Host, conf.Port)
+	var listeners []net.Listener
+	if conf.Socket != "" {
+		listeners, err = server.ListenSocket(conf.Socket)
+	} else {
+		listeners, err = server.Listen(running, conf.Host, conf.Port)
+	}
 	if running.Err() != nil {
 		return nil
 	}
@@ -106,7 +106,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	} else {
 		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
 	}
-	fmt.Fprintf(stdout, "Serving the pixel at %s%s\n", visitors.URL(conf.Host, listeners[0]), pixel.Path)
+	fmt.Fprintf(stdout, "Serving the pixel at %s\n", visitors.URL(conf.Host, listeners[0], pixel.Path))
 
 	failed := make(chan error, len(listeners))
 	for _, listener := range listeners {
@@ -150,4 +150,20 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 			logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key"), were, where)
 	}
 	return err
+}
+
+// load reads the configuration, and the certificate that it names: certificate is
+// nil if it names none. load prints the warnings about the configuration. Its
+// errors begin with path.
+func load(path string, stderr io.Writer) (conf config.Config, certificate *cert.Certificate, err error) {
+	conf, warnings, err := config.Load(path)
+	for _, warning := range warnings {
+		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
+	}
+	if err == nil && conf.SSLKey != "" {
+		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return conf, certificate, err
 }

@@ -26,7 +26,8 @@ func TestImports(t *testing.T) {
 		"internal/memory":    nil,
 		"internal/node":      nil,
 		"internal/pixel":     {"node"},
-		"internal/server":    nil,
+		"internal/server":    {"socket"},
+		"internal/socket":    nil,
 
 		"internal/rig":             nil,
 		"internal/rig/bench":       nil,

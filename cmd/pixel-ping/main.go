@@ -10,14 +10,20 @@
 // Usage:
 //
 //	pixel-ping path/to/config.json
+//	pixel-ping --check path/to/config.json
 //	pixel-ping -v
 //	pixel-ping -h
+//
+// With --check it reads the configuration and the files of the certificate as a
+// start would, and neither listens nor connects. It prints that they are ok and
+// exits with 0, or it prints the error and exits with 1.
 //
 // The configuration is one JSON object. port and interval are required; defaults
 // stand in parentheses.
 //
 //	host           the name or address to listen on (all interfaces)
-//	port           the port to listen on; 0 for a free one
+//	port           the port to listen on, 0 for a free one; or the path of a Unix
+//	               socket, which has a slash in it
 //	interval       seconds between two flushes
 //	endpoint       the URL that the counts are posted to (none: they are only logged)
 //	discard        true to drop the counts of a flush that failed (false: they are
@@ -75,6 +81,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "", "-h", "-help", "--help":
 		fmt.Fprintln(stderr, usage)
 		return 0
+	case "--check":
+		return check(args[1:], stdout, stderr)
 	}
 	// As in the original, a file may have the name of a flag.
 	if _, err := os.Stat(path); strings.HasPrefix(path, "-") && errors.Is(err, fs.ErrNotExist) {
@@ -84,14 +92,34 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	out, log := logwriter.NewPair(stdout, stderr)
 	defer log.Wait(logwriter.Grace)
 	defer out.Wait(logwriter.Grace)
-	if len(args) > 1 {
-		fmt.Fprintf(log, "pixel-ping: arguments after the configuration are ignored: %q\n", args[1:])
-	}
+	warnOfArguments(args[1:], log)
 	if err := daemon(ctx, path, out, log); err != nil {
 		fmt.Fprintf(log, "pixel-ping: %s\n", oneLine(err.Error()))
 		return 1
 	}
 	return 0
+}
+
+// check is run for pixel-ping --check: args is the rest of the command line.
+func check(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 || args[0] == "" {
+		fmt.Fprintf(stderr, "pixel-ping: --check needs the path of a configuration\n%s\n", usage)
+		return 1
+	}
+	warnOfArguments(args[1:], stderr)
+	if _, _, err := load(args[0], stderr); err != nil {
+		fmt.Fprintf(stderr, "pixel-ping: %s\n", oneLine(err.Error()))
+		return 1
+	}
+	fmt.Fprintf(stdout, "%s: ok\n", oneLine(args[0]))
+	return 0
+}
+
+// warnOfArguments names the arguments that the original ignores without a word.
+func warnOfArguments(further []string, stderr io.Writer) {
+	if len(further) > 0 {
+		fmt.Fprintf(stderr, "pixel-ping: arguments after the configuration are ignored: %q\n", further)
+	}
 }
 
 // oneLine escapes the line ends in text, which may come from the name of a file.

@@ -159,6 +159,10 @@ func TestCommandLine(t *testing.T) {
 		{[]string{directory}, 1, "", "pixel-ping: " + directory + ": is a directory\n"},
 		{[]string{"-x"}, 1, "", "pixel-ping: -x is not a flag, and there is no such file\n" + usage},
 		{[]string{"--foo\n", "x"}, 1, "", `pixel-ping: --foo\n is not a flag, and there is no such file` + "\n" + usage},
+		{[]string{"--check"}, 1, "", "pixel-ping: --check needs the path of a configuration\n" + usage},
+		{[]string{"--check", ""}, 1, "", "pixel-ping: --check needs the path of a configuration\n" + usage},
+		{[]string{"--check", missing, "x"}, 1, "", `pixel-ping: arguments after the configuration are ignored: ["x"]` +
+			"\npixel-ping: " + missing + ": no such file or directory\n"},
 		{[]string{"-file"}, 1, "", "pixel-ping: -file: want a JSON object (got an array)\n"},
 		{[]string{missing, "-v", "a b"}, 1, "", `pixel-ping: arguments after the configuration are ignored: ["-v" "a b"]` +
 			"\npixel-ping: " + missing + ": no such file or directory\n"},

@@ -20,6 +20,7 @@ import (
 type Config struct {
 	Host     string        // to listen on; empty for all interfaces
 	Port     int           // 0 to 65535; 0 for a free one
+	Socket   string        // the path of a Unix socket, which takes the place of Host and Port; empty for none
 	Interval time.Duration // between flushes; at least a millisecond
 	Discard  bool          // drop the hits of a flush that failed
 	Secret   string        // sent with each flush; empty for none
@@ -54,9 +55,10 @@ func Load(path string) (config Config, warnings []string, err error) {
 }
 
 // Parse reads and checks a configuration. With or without an error, it returns
-// warnings about settings that are there more than once and about unknown ones,
-// each a line without its end. An error is one line that names the setting, what
-// it should be and what it is. Neither holds a secret or a password.
+// warnings about settings that have no effect: unknown ones, values that a later
+// one replaces, a host beside a socket. Each is a line without its end. An error
+// is one line that names the setting, what it should be and what it is. Neither
+// holds a secret or a password.
 func Parse(r io.Reader) (config Config, warnings []string, err error) {
 	text, err := io.ReadAll(r)
 	if err != nil {
@@ -72,7 +74,6 @@ func Parse(r io.Reader) (config Config, warnings []string, err error) {
 	s := settings{values: values}
 	config = Config{
 		Host:     s.host("host"),
-		Port:     s.port("port"),
 		Interval: s.interval("interval"),
 		Discard:  s.flag("discard"),
 		Secret:   s.secret("secret"),
@@ -84,9 +85,13 @@ func Parse(r io.Reader) (config Config, warnings []string, err error) {
 		SSLCert: s.file("sslcert"),
 		SSLCA:   s.file("sslca"),
 	}
+	config.Port, config.Socket = s.port("port")
 	config.Endpoint, config.EndpointTarget, config.EndpointText = s.endpoint("endpoint")
 	if s.err == nil {
 		s.err = config.validate()
+	}
+	if config.Socket != "" && config.Host != "" {
+		warnings = append(warnings, fmt.Sprintf("host %q is ignored, since port is the path of a socket", config.Host))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.values)) {
 		warnings = append(warnings, fmt.Sprintf("unknown setting %q is ignored", name))

@@ -45,45 +45,47 @@ func TestRecipe(t *testing.T) {
 func TestAccepted(t *testing.T) {
 	for text, check := range map[string]func(Config) bool{
 		`"port": 9187`: func(c Config) bool {
-			return c.Port == 9187 && c.Host == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0
+			return c.Port == 9187 && c.Host == "" && c.Socket == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0
 		},
-		`"port": "9187"`:          func(c Config) bool { return c.Port == 9187 },
-		`"port": " 9187 "`:        func(c Config) bool { return c.Port == 9187 },
-		`"port": 9.187e3`:         func(c Config) bool { return c.Port == 9187 },
-		`"port": 0`:               func(c Config) bool { return c.Port == 0 },
-		`"port": 65535`:           func(c Config) bool { return c.Port == 65535 },
-		`"port": 1, "port": 2`:    func(c Config) bool { return c.Port == 2 },
-		`"interval": "60"`:        func(c Config) bool { return c.Interval == time.Minute },
-		`"interval": 0.5`:         func(c Config) bool { return c.Interval == 500*time.Millisecond },
-		`"interval": "0.25"`:      func(c Config) bool { return c.Interval == 250*time.Millisecond },
-		`"interval": 1e-9`:        func(c Config) bool { return c.Interval == time.Millisecond },
-		`"interval": 2592000`:     func(c Config) bool { return c.Interval == 30*24*time.Hour },
-		`"interval": 1e300`:       func(c Config) bool { return c.Interval == math.MaxInt64 },
-		`"discard": true`:         func(c Config) bool { return c.Discard },
-		`"discard": false`:        func(c Config) bool { return !c.Discard },
-		`"discard": null`:         func(c Config) bool { return !c.Discard },
-		`"maxmemory": null`:       func(c Config) bool { return c.MaxMemory == 256<<20 },
-		`"maxmemory": 64`:         func(c Config) bool { return c.MaxMemory == 64<<20 },
-		`"maxmemory": "0.5"`:      func(c Config) bool { return c.MaxMemory == 512<<10 },
-		`"maxmemory": 1e300`:      func(c Config) bool { return c.MaxMemory == 1<<50 },
-		`"maxmemory": 0.02`:       func(c Config) bool { return c.MaxMemory >= 20<<10+128 }, // the longest key
-		`"maxconnections": null`:  func(c Config) bool { return c.MaxConnections == 0 },
-		`"maxconnections": 1`:     func(c Config) bool { return c.MaxConnections == 1 },
-		`"maxconnections": "5e3"`: func(c Config) bool { return c.MaxConnections == 5000 },
-		`"maxconnections": 1e300`: func(c Config) bool { return c.MaxConnections == math.MaxInt32 },
-		`"secret": "s"`:           func(c Config) bool { return c.Secret == "s" },
-		`"secret": 12345`:         func(c Config) bool { return c.Secret == "12345" },
-		`"secret": 1e21`:          func(c Config) bool { return c.Secret == "1e+21" },
-		`"secret": 0`:             func(c Config) bool { return c.Secret == "" },
-		`"secret": ""`:            func(c Config) bool { return c.Secret == "" },
-		`"host": ""`:              func(c Config) bool { return c.Host == "" },
-		`"host": null`:            func(c Config) bool { return c.Host == "" },
-		`"host": "::1"`:           func(c Config) bool { return c.Host == "::1" },
-		`"host": "fe80::1%eth0"`:  func(c Config) bool { return c.Host == "fe80::1%eth0" },
-		`"endpoint": ""`:          func(c Config) bool { return c.Endpoint == nil },
-		`"endpoint": false`:       func(c Config) bool { return c.Endpoint == nil },
-		`"endpoint": "HTTP://h"`:  func(c Config) bool { return c.Endpoint.Scheme == "http" && c.EndpointText == "HTTP://h" },
-		`"endpoint": " http://h"`: func(c Config) bool { return c.EndpointText == " http://h" && c.EndpointTarget == "/" },
+		`"port": "9187"`:                             func(c Config) bool { return c.Port == 9187 },
+		`"port": " 9187 "`:                           func(c Config) bool { return c.Port == 9187 },
+		`"port": 9.187e3`:                            func(c Config) bool { return c.Port == 9187 },
+		`"port": 0`:                                  func(c Config) bool { return c.Port == 0 },
+		`"port": 65535`:                              func(c Config) bool { return c.Port == 65535 },
+		`"port": 1, "port": 2`:                       func(c Config) bool { return c.Port == 2 },
+		`"port": "/run/p.socket"`:                    func(c Config) bool { return c.Socket == "/run/p.socket" && c.Port == 0 },
+		`"port": "./80"`:                             func(c Config) bool { return c.Socket == "./80" && c.Port == 0 },
+		`"interval": "60"`:                           func(c Config) bool { return c.Interval == time.Minute },
+		`"interval": 0.5`:                            func(c Config) bool { return c.Interval == 500*time.Millisecond },
+		`"interval": "0.25"`:                         func(c Config) bool { return c.Interval == 250*time.Millisecond },
+		`"interval": 1e-9`:                           func(c Config) bool { return c.Interval == time.Millisecond },
+		`"interval": 2592000`:                        func(c Config) bool { return c.Interval == 30*24*time.Hour },
+		`"interval": 1e300`:                          func(c Config) bool { return c.Interval == math.MaxInt64 },
+		`"discard": true`:                            func(c Config) bool { return c.Discard },
+		`"discard": false`:                           func(c Config) bool { return !c.Discard },
+		`"discard": null`:                            func(c Config) bool { return !c.Discard },
+		`"maxmemory": null`:                          func(c Config) bool { return c.MaxMemory == 256<<20 },
+		`"maxmemory": 64`:                            func(c Config) bool { return c.MaxMemory == 64<<20 },
+		`"maxmemory": "0.5"`:                         func(c Config) bool { return c.MaxMemory == 512<<10 },
+		`"maxmemory": 1e300`:                         func(c Config) bool { return c.MaxMemory == 1<<50 },
+		`"maxmemory": 0.02`:                          func(c Config) bool { return c.MaxMemory >= 20<<10+128 }, // the longest key
+		`"maxconnections": null`:                     func(c Config) bool { return c.MaxConnections == 0 },
+		`"maxconnections": 1`:                        func(c Config) bool { return c.MaxConnections == 1 },
+		`"maxconnections": "5e3"`:                    func(c Config) bool { return c.MaxConnections == 5000 },
+		`"maxconnections": 1e300`:                    func(c Config) bool { return c.MaxConnections == math.MaxInt32 },
+		`"secret": "s"`:                              func(c Config) bool { return c.Secret == "s" },
+		`"secret": 12345`:                            func(c Config) bool { return c.Secret == "12345" },
+		`"secret": 1e21`:                             func(c Config) bool { return c.Secret == "1e+21" },
+		`"secret": 0`:                                func(c Config) bool { return c.Secret == "" },
+		`"secret": ""`:                               func(c Config) bool { return c.Secret == "" },
+		`"host": ""`:                                 func(c Config) bool { return c.Host == "" },
+		`"host": null`:                               func(c Config) bool { return c.Host == "" },
+		`"host": "::1"`:                              func(c Config) bool { return c.Host == "::1" },
+		`"host": "fe80::1%eth0"`:                     func(c Config) bool { return c.Host == "fe80::1%eth0" },
+		`"endpoint": ""`:                             func(c Config) bool { return c.Endpoint == nil },
+		`"endpoint": false`:                          func(c Config) bool { return c.Endpoint == nil },
+		`"endpoint": "HTTP://h"`:                     func(c Config) bool { return c.Endpoint.Scheme == "http" && c.EndpointText == "HTTP://h" },
+		`"endpoint": " http://h"`:                    func(c Config) bool { return c.EndpointText == " http://h" && c.EndpointTarget == "/" },
 		`"endpoint": "http://h/100%/a'b\\c/é?d e#f"`: func(c Config) bool { return c.EndpointTarget == "/100%/a%27b/c/é?d%20e" },
 		`"endpoint": "http:\\\\h\\a"`:                func(c Config) bool { return c.Endpoint.Host == "h" && c.EndpointTarget == "/a" },
 		`"endpoint": "http://h?"`:                    func(c Config) bool { return c.EndpointTarget == "/" },
@@ -104,15 +106,15 @@ func TestAccepted(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"interval": 1}`:                                           `port: missing; want a number from 0 to 65535`,
-		`{"interval": 1, "port": null}`:                             `port: missing; want a number from 0 to 65535`,
-		`{"interval": 1, "port": -1}`:                               `port: want a number from 0 to 65535 (got -1)`,
-		`{"interval": 1, "port": 65536}`:                            `port: want a number from 0 to 65535 (got 65536)`,
-		`{"interval": 1, "port": 80.5}`:                             `port: want a number from 0 to 65535 (got 80.5)`,
-		`{"interval": 1, "port": "/tmp/socket"}`:                    `port: want a number from 0 to 65535 (got "/tmp/socket")`,
-		`{"interval": 1, "port": ""}`:                               `port: want a number from 0 to 65535 (got "")`,
-		`{"interval": 1, "port": true}`:                             `port: want a number from 0 to 65535 (got true)`,
-		`{"interval": 1, "port": [1]}`:                              `port: want a number from 0 to 65535 (got an array)`,
+		`{"interval": 1}`:                                           `port: missing; want a number from 0 to 65535, or the path of a socket, with a slash`,
+		`{"interval": 1, "port": null}`:                             `port: missing; want a number from 0 to 65535, or the path of a socket, with a slash`,
+		`{"interval": 1, "port": -1}`:                               `port: want a number from 0 to 65535, or the path of a socket, with a slash (got -1)`,
+		`{"interval": 1, "port": 65536}`:                            `port: want a number from 0 to 65535, or the path of a socket, with a slash (got 65536)`,
+		`{"interval": 1, "port": 80.5}`:                             `port: want a number from 0 to 65535, or the path of a socket, with a slash (got 80.5)`,
+		`{"interval": 1, "port": "abc"}`:                            `port: want a number from 0 to 65535, or the path of a socket, with a slash (got "abc")`,
+		`{"interval": 1, "port": ""}`:                               `port: want a number from 0 to 65535, or the path of a socket, with a slash (got "")`,
+		`{"interval": 1, "port": true}`:                             `port: want a number from 0 to 65535, or the path of a socket, with a slash (got true)`,
+		`{"interval": 1, "port": [1]}`:                              `port: want a number from 0 to 65535, or the path of a socket, with a slash (got an array)`,
 		`{"port": 1}`:                                               `interval: missing; want a number of seconds above 0`,
 		`{"port": 1, "interval": 0}`:                                `interval: want a number of seconds above 0 (got 0)`,
 		`{"port": 1, "interval": -5}`:                               `interval: want a number of seconds above 0 (got -5)`,
@@ -266,5 +268,13 @@ func TestWarnings(t *testing.T) {
 	}
 	if c.Port != 3 || c.Secret != "s" || c.Discard {
 		t.Errorf("got %+v, want the last values", c)
+	}
+}
+
+func TestHostBesideASocket(t *testing.T) {
+	c, warnings, err := parse(`{"host": "localhost", "port": "/run/p.socket", "interval": 1}`)
+	if want := []string{`host "localhost" is ignored, since port is the path of a socket`}; !slices.Equal(warnings, want) ||
+		err != nil || c.Socket != "/run/p.socket" {
+		t.Errorf("got %+v, warnings %q, error %v, want the socket and %q", c, warnings, err, want)
 	}
 }

@@ -109,14 +109,20 @@ func (s *settings) flag(name string) bool {
 	return false
 }
 
-func (s *settings) port(name string) int {
+// port reads a number, or the path of a Unix socket. The original takes any string
+// that is not a number for a path; here it has a slash, so that a mistake in a
+// number is not taken for one.
+func (s *settings) port(name string) (port int, socket string) {
 	value := s.take(name)
+	if path, ok := value.(string); ok && strings.Contains(path, "/") {
+		return 0, path
+	}
 	n, ok := number(value)
 	if !ok || n != math.Trunc(n) || n < 0 || n > 65535 {
-		s.fail(name, "a number from 0 to 65535", value)
-		return 0
+		s.fail(name, "a number from 0 to 65535, or the path of a socket, with a slash", value)
+		return 0, ""
 	}
-	return int(n)
+	return int(n), ""
 }
 
 // interval reads seconds. As with Node's timers, the shortest interval is a

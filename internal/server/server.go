@@ -63,17 +63,25 @@ func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Cert
 	return s
 }
 
-// URL returns how a person reaches listener: host is the name that listener was
-// made for.
-func (s *Server) URL(host string, listener net.Listener) string {
+// URL returns how a person reaches a path of listener: host is the name that
+// listener was made for, or empty. For a Unix socket it is what nginx's proxy_pass
+// takes.
+func (s *Server) URL(host string, listener net.Listener, path string) string {
 	scheme := "http"
 	if s.http.TLSConfig != nil {
 		scheme = "https"
 	}
-	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+	address, ok := listener.Addr().(*net.TCPAddr)
+	if !ok {
+		return scheme + "://unix:" + listener.Addr().String() + ":" + path
+	}
+	if host == "" {
+		host = address.IP.String()
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(address.Port)) + path
 }
 
 // MaxConnections returns how many connections may be open at once.

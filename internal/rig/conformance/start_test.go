@@ -146,6 +146,7 @@ func TestStartsThatFail(t *testing.T) {
 	}{
 		{"port taken", map[string]any{"host": "127.0.0.1", "port": port, "interval": 60}},
 		{"senseless settings", map[string]any{"host": "127.0.0.1", "interval": 60}},
+		{"senseless settings", map[string]any{"host": "127.0.0.1", "port": "abc", "interval": 60}},
 		{"senseless settings", map[string]any{"host": "127.0.0.1", "port": 0, "interval": "60s"}},
 		{"senseless settings", map[string]any{"host": "127.0.0.1", "port": 0, "interval": 60, "discard": "false"}},
 		{"senseless settings", map[string]any{"host": "127.0.0.1", "port": 0, "interval": 60, "endpoint": "localhost/x"}},
