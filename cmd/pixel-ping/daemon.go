@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"pixel-ping/internal/cert"
@@ -21,6 +18,7 @@ import (
 	"pixel-ping/internal/memory"
 	"pixel-ping/internal/pixel"
 	"pixel-ping/internal/server"
+	"pixel-ping/internal/signals"
 )
 
 // A stop takes less than the 10 seconds after which container engines kill.
@@ -64,38 +62,16 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 
 	// Signals come before listening: whoever can connect may send one, and a name
 	// server that does not answer must not keep the daemon from stopping.
-	stop, forced := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	notify(stop, forced)
-	defer signal.Stop(stop)
-	defer signal.Stop(forced)
-	running, end := context.WithCancel(ctx)
-	defer end()
-	delivery, abandon := context.WithCancelCause(context.Background())
-	defer abandon(nil)
-	go func() {
-		for {
-			select {
-			case s := <-stop:
-				// A second signal ends the stop. SIGHUP does not: a terminal that closes
-				// sends it twice, and systemd may send it after SIGTERM.
-				if running.Err() != nil && s != syscall.SIGHUP {
-					abandon(errors.New("stopped by a second signal"))
-					stdout.SetDeadline(time.Now().Add(secondLog))
-				}
-				end()
-			case <-delivery.Done():
-				return
-			}
-		}
-	}()
+	process := signals.Watch(ctx, func() { stdout.SetDeadline(time.Now().Add(secondLog)) })
+	defer process.Close()
 
 	var listeners []net.Listener
 	if conf.Socket != "" {
 		listeners, err = server.ListenSocket(conf.Socket)
 	} else {
-		listeners, err = server.Listen(running, conf.Host, conf.Port)
+		listeners, err = server.Listen(process.Running, conf.Host, conf.Port)
 	}
-	if running.Err() != nil {
+	if process.Running.Err() != nil {
 		return nil
 	}
 	if err != nil {
@@ -113,21 +89,23 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		go func() { failed <- visitors.Serve(listener) }()
 	}
 	stopped, flushed := make(chan struct{}), make(chan bool, 1)
-	go func() { flushed <- flusher.Run(delivery, stopped, forced) }()
+	go func() { flushed <- flusher.Run(process.Delivery, stopped, process.Forced) }()
 	if certificate != nil {
-		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err) })
+		go certificate.Watch(process.Delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err) })
 	}
-	go memory.ReturnAfterSpikes(delivery)
+	go memory.ReturnAfterSpikes(process.Delivery)
 
 	select {
-	case <-running.Done():
+	case <-process.Running.Done():
 	case err = <-failed:
-		end()
+		process.End()
 	}
-	defer time.AfterFunc(deliveryUntil, func() { abandon(errors.New("stopped before there was an answer")) }).Stop()
+	defer time.AfterFunc(deliveryUntil, func() {
+		process.Abandon(errors.New("stopped before there was an answer"))
+	}).Stop()
 	stdout.SetDeadline(time.Now().Add(logUntil))
 	late := time.After(stopUntil)
-	requests, cancel := context.WithTimeout(delivery, requestsUntil)
+	requests, cancel := context.WithTimeout(process.Delivery, requestsUntil)
 	defer cancel()
 	visitors.Stop(requests)
 	close(stopped)

@@ -16,18 +16,20 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"cmd/pixel-ping":     {"cert", "config", "endpoint", "flush", "hits", "logwriter", "memory", "pixel", "server"},
+		"cmd/pixel-ping":     {"cert", "config", "endpoint", "flush", "hits", "logwriter", "memory", "pixel", "server", "signals"},
 		"internal/cert":      nil,
 		"internal/config":    {"node"},
 		"internal/endpoint":  {"hits", "node"},
-		"internal/flush":     {"endpoint", "hits", "logwriter"},
-		"internal/hits":      nil,
+		"internal/flush":     {"endpoint", "hits", "logwriter", "stats"},
+		"internal/hits":      {"stats"},
 		"internal/logwriter": nil,
 		"internal/memory":    nil,
 		"internal/node":      nil,
 		"internal/pixel":     {"node"},
-		"internal/server":    {"socket"},
+		"internal/server":    {"socket", "stats"},
+		"internal/signals":   nil,
 		"internal/socket":    nil,
+		"internal/stats":     nil,
 
 		"internal/rig":             nil,
 		"internal/rig/bench":       nil,

@@ -36,6 +36,7 @@ type Flusher struct {
 	Stderr   *logwriter.Writer // what went wrong
 
 	logged *logwriter.Batch // the last batch that the log has accepted; nil before the first
+	tally  tally
 }
 
 // fullInterval is the least time between two flushes for want of room. Otherwise,
@@ -140,6 +141,7 @@ func (f *Flusher) deliver(ctx context.Context, counts hits.Counts, list []hits.C
 		}
 		f.Store.Merge(some)
 	}
+	f.tally.note(err == nil, sum(list)-sum(left))
 	f.Stdout.Wait(logDelay)
 	if err == nil {
 		fmt.Fprintln(f.Stdout, "--- flushed ---")

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"pixel-ping/internal/stats"
 )
 
 // Counts maps each key to its number of hits, at least 1. The number is behind a
@@ -68,6 +70,9 @@ type Store struct {
 	taken   int64  // hits of batch
 	asked   bool   // full was sent a value, and no flush has made room since
 	refused int64  // hits that were refused since the last call of Refused
+
+	recorded    int64 // hits that were counted since the start
+	everRefused int64 // hits that were refused before the last call of Refused
 }
 
 // keyCost is the memory that a key takes beside its own bytes: its share of the
@@ -107,6 +112,7 @@ func (s *Store) Record(key string) {
 	}
 	*n++
 	s.pending++
+	s.recorded++
 }
 
 // refuse counts a refused hit, and asks for a flush through Full. It does not ask
@@ -133,7 +139,20 @@ func (s *Store) Refused() int64 {
 	defer s.mu.Unlock()
 	refused := s.refused
 	s.refused = 0
+	s.everRefused += refused
 	return refused
+}
+
+// Stats returns what the Store counts.
+func (s *Store) Stats() stats.Hits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return stats.Hits{
+		Recorded: s.recorded,
+		Refused:  s.everRefused + s.refused,
+		Pending:  s.pending,
+		Keys:     int64(len(s.counts) + len(s.batch)),
+	}
 }
 
 // Pending returns the number of hits in the Store and in the batch that was taken.

@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"pixel-ping/internal/stats"
 )
 
 // DefaultConnections is how many connections are open at once unless the
@@ -60,9 +62,10 @@ type registry struct {
 	open      int // connections in the lists
 	listeners []net.Listener
 	stopping  bool
-	stopped   chan struct{} // closed at a stop, to end the sweeps
-	crowded   int           // connections that made room, or found none, and were not logged yet
-	logged    time.Time     // when the crowded ones were logged last
+	stopped   chan struct{}     // closed at a stop, to end the sweeps
+	crowded   int               // connections that made room, or found none, and were not logged yet
+	logged    time.Time         // when the crowded ones were logged last
+	ended     stats.Connections // those that the registry has closed, by the reason; Open is not used
 }
 
 // list is a list of connections, the oldest first.
@@ -106,6 +109,7 @@ func (g *registry) add(c *conn) bool {
 	var victim *conn
 	if g.open >= g.limit {
 		g.crowded++
+		g.ended.Crowded++
 		if victim = g.victim(now); victim == nil {
 			g.mu.Unlock()
 			return false
@@ -219,12 +223,10 @@ func (g *registry) remove(c *conn) {
 func (g *registry) sweep() {
 	g.mu.Lock()
 	now := time.Now()
-	var expired []*conn
-	for _, of := range []struct {
-		state state
-		limit time.Duration
-	}{{idle, idleTime}, {waiting, requestTime}, {busy, requestTime}} {
-		expired = append(expired, g.takeOlder(of.state, now.Add(-of.limit))...)
+	expired := g.takeOlder(idle, now.Add(-idleTime))
+	unused := len(expired)
+	for _, of := range []state{waiting, busy} {
+		expired = append(expired, g.takeOlder(of, now.Add(-requestTime))...)
 	}
 	for c := g.lists[busy].first; c != nil && now.Sub(c.since) >= streamTime; {
 		next := c.next
@@ -234,6 +236,8 @@ func (g *registry) sweep() {
 		}
 		c = next
 	}
+	g.ended.Idle += int64(unused)
+	g.ended.Slow += int64(len(expired) - unused)
 	crowded := 0
 	if g.crowded > 0 && now.Sub(g.logged) >= time.Minute {
 		crowded, g.crowded, g.logged = g.crowded, 0, now
@@ -246,6 +250,15 @@ func (g *registry) sweep() {
 		fmt.Fprintf(g.stderr, "pixel-ping: maxconnections: %d connections were closed to make room for new ones (%d may be open)\n",
 			crowded, g.limit)
 	}
+}
+
+// stats returns what the registry counts.
+func (g *registry) stats() stats.Connections {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	counted := g.ended
+	counted.Open = int64(g.open)
+	return counted
 }
 
 // takeOlder removes the connections from the list of a state that came into it at

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pixel-ping/internal/rig"
+	"pixel-ping/internal/stats"
 )
 
 // A connection is kept for 75 seconds after an answer, whenever that was, and a
@@ -62,13 +63,16 @@ func TestTimeouts(t *testing.T) {
 		if s.registry.open != 0 {
 			t.Errorf("%d closed connections are kept", s.registry.open)
 		}
+		if got, want := s.Stats(), (stats.Connections{Idle: 1, Slow: 5}); got != want {
+			t.Errorf("counted %+v, want %+v", got, want)
+		}
 	})
 }
 
 // The connection that has been idle longest makes room for a new one.
 func TestIdleLongestMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, _, p := startPiped(t, 3, io.Discard)
+		s, _, p := startPiped(t, 3, io.Discard)
 		var conns []net.Conn
 		for range 3 {
 			conns = append(conns, p.dial())
@@ -90,6 +94,9 @@ func TestIdleLongestMakesRoom(t *testing.T) {
 				t.Errorf("connection %d has not made room", i)
 			}
 			<-time.After(time.Second)
+		}
+		if got, want := s.Stats(), (stats.Connections{Open: 3, Crowded: 3}); got != want {
+			t.Errorf("counted %+v, want %+v", got, want)
 		}
 	})
 }

@@ -22,6 +22,8 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"pixel-ping/internal/stats"
 )
 
 // Server serves one handler on any number of listeners. Its methods may be
@@ -86,6 +88,9 @@ func (s *Server) URL(host string, listener net.Listener, path string) string {
 
 // MaxConnections returns how many connections may be open at once.
 func (s *Server) MaxConnections() int { return s.registry.limit }
+
+// Stats returns what the Server counts.
+func (s *Server) Stats() stats.Connections { return s.registry.stats() }
 
 // http2Settings returns the settings for requests that have no body. The table
 // for decoding headers keeps its default of 4,096 bytes: a client may use all of
