@@ -19,15 +19,16 @@ import (
 // Config is a checked configuration.
 type Config struct {
 	Host     string        // to listen on; empty for all interfaces
-	Port     int           // 0 to 65535; 0 for a free one
+	Port     int           // 0 to 65535; 0 for a free one; NoPort if the setting is missing
 	Socket   string        // the path of a Unix socket, which takes the place of Host and Port; empty for none
 	Interval time.Duration // between flushes; at least a millisecond
 	Discard  bool          // drop the hits of a flush that failed
 	Secret   string        // sent with each flush; empty for none
 
-	// The original does not have these two settings.
-	MaxMemory      int64 // bytes that the keys may take; at least one key fits
-	MaxConnections int   // at least 1, or 0 to leave the number to the server
+	// The original does not have these settings.
+	MaxMemory      int64  // bytes that the keys may take; at least one key fits
+	MaxConnections int    // at least 1, or 0 to leave the number to the server
+	Metrics        string // host:port, or the path of a Unix socket, with a slash; empty for none
 
 	Endpoint       *url.URL // scheme (http or https), host and user; nil for none
 	EndpointTarget string   // path and query, escaped
@@ -36,6 +37,13 @@ type Config struct {
 	// Names of files in PEM. SSLKey and SSLCert are both set, or all three are empty.
 	SSLKey, SSLCert, SSLCA string
 }
+
+// NoPort is the port of a configuration that has none. It will do if the daemon
+// inherits a socket from systemd, and otherwise is ErrNoPort.
+const NoPort = -1
+
+// ErrNoPort says that the setting port is missing.
+var ErrNoPort = errors.New("port: missing; want " + wantPort)
 
 // Load reads and checks the configuration in a file, as Parse does. Its errors
 // begin with path.
@@ -80,6 +88,7 @@ func Parse(r io.Reader) (config Config, warnings []string, err error) {
 
 		MaxMemory:      s.megabytes("maxmemory"),
 		MaxConnections: s.count("maxconnections"),
+		Metrics:        s.address("metrics"),
 
 		SSLKey:  s.file("sslkey"),
 		SSLCert: s.file("sslcert"),

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -114,15 +115,40 @@ func (s *settings) flag(name string) bool {
 // number is not taken for one.
 func (s *settings) port(name string) (port int, socket string) {
 	value := s.take(name)
+	if value == nil {
+		return NoPort, ""
+	}
 	if path, ok := value.(string); ok && strings.Contains(path, "/") {
 		return 0, path
 	}
 	n, ok := number(value)
 	if !ok || n != math.Trunc(n) || n < 0 || n > 65535 {
-		s.fail(name, "a number from 0 to 65535, or the path of a socket, with a slash", value)
+		s.fail(name, wantPort, value)
 		return 0, ""
 	}
 	return int(n), ""
+}
+
+// wantPort is what port should be.
+const wantPort = "a number from 0 to 65535, or the path of a socket, with a slash"
+
+// address reads the address of a listener: host and port, or the path of a Unix
+// socket.
+func (s *settings) address(name string) string {
+	value := s.take(name)
+	text, ok := value.(string)
+	if value == nil || value == false || ok && (text == "" || strings.Contains(text, "/") && !strings.Contains(text, "://")) {
+		return text
+	}
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if !ok || err != nil {
+		s.fail(name, "an address such as 127.0.0.1:9188, or the path of a socket, with a slash", value)
+		return ""
+	}
+	return text
 }
 
 // interval reads seconds. As with Node's timers, the shortest interval is a
