@@ -87,9 +87,10 @@ func TestCheckAccepts(t *testing.T) {
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	for text, warning := range map[string]string{
 		// A check does not listen, so the port may be taken: by the daemon, mostly.
-		`{"interval": 1, "host": "127.0.0.1", "port": ` + port + `}`:                "",
-		`{"interval": 1, "port": "./socket", "endpoint": "http://h"}`:               "",
-		`{"interval": 1, "port": 0, "sslkey": "key.pem", "sslcert": "cert.pem"}`:    "",
+		`{"interval": 1, "host": "127.0.0.1", "port": ` + port + `}`:             "",
+		`{"interval": 1, "port": "./socket", "endpoint": "http://h"}`:            "",
+		`{"interval": 1, "port": 0, "sslkey": "key.pem", "sslcert": "cert.pem"}`: "",
+		`{"interval": 1}`:                                                           `port: missing; the daemon needs a socket of systemd's, which a check does not see`,
 		`{"interval": 1, "port": 0, "portt": 1}`:                                    `unknown setting "portt" is ignored`,
 		`{"interval": 1, "port": "./socket", "host": "localhost"}`:                  `host "localhost" is ignored, since port is the path of a socket`,
 		`{"interval": 1, "port": 0, "interval": 2, "host": "name.that.is.invalid"}`: `setting "interval" is there more than once; the last value counts`,

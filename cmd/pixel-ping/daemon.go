@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"time"
 
 	"pixel-ping/internal/cert"
@@ -16,9 +13,12 @@ import (
 	"pixel-ping/internal/hits"
 	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/memory"
+	"pixel-ping/internal/metrics"
 	"pixel-ping/internal/pixel"
 	"pixel-ping/internal/server"
 	"pixel-ping/internal/signals"
+	"pixel-ping/internal/stats"
+	"pixel-ping/internal/systemd"
 )
 
 // A stop takes less than the 10 seconds after which container engines kill.
@@ -42,20 +42,10 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	if err != nil {
 		return err
 	}
-	var getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	if certificate != nil {
-		getCertificate = certificate.Get
-	}
 	store := hits.NewStore(conf.MaxMemory)
-	visitors := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
+	visitors := server.New(pixel.Handler{Hits: store}, certificate.Getter(), conf.MaxConnections, stderr)
 	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
-	flusher := &flush.Flusher{
-		Store:    store,
-		Discard:  conf.Discard,
-		Interval: conf.Interval,
-		Stdout:   stdout,
-		Stderr:   stderr,
-	}
+	flusher := &flush.Flusher{Store: store, Discard: conf.Discard, Interval: conf.Interval, Stdout: stdout, Stderr: stderr}
 	if conf.Endpoint != nil {
 		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
 	}
@@ -65,11 +55,26 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	process := signals.Watch(ctx, func() { stdout.SetDeadline(time.Now().Add(secondLog)) })
 	defer process.Close()
 
-	var listeners []net.Listener
-	if conf.Socket != "" {
+	listeners, err := systemd.Listeners()
+	switch {
+	case err != nil:
+	case listeners != nil:
+		visitors.Inherit()
+		conf.Host = "" // the socket is of its own address
+	case conf.Socket != "":
 		listeners, err = server.ListenSocket(conf.Socket)
-	} else {
+	case conf.Port == config.NoPort:
+		err = config.ErrNoPort
+	default:
 		listeners, err = server.Listen(process.Running, conf.Host, conf.Port)
+	}
+	report := func() stats.All {
+		return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: visitors.Stats()}
+	}
+	var scrapes *metrics.Server
+	if err == nil {
+		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version, Stats: report})
+		defer scrapes.Close()
 	}
 	if process.Running.Err() != nil {
 		return nil
@@ -83,6 +88,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
 	}
 	fmt.Fprintf(stdout, "Serving the pixel at %s\n", visitors.URL(conf.Host, listeners[0], pixel.Path))
+	scrapes.Announce(stdout)
 
 	failed := make(chan error, len(listeners))
 	for _, listener := range listeners {
@@ -90,19 +96,20 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	}
 	stopped, flushed := make(chan struct{}), make(chan bool, 1)
 	go func() { flushed <- flusher.Run(process.Delivery, stopped, process.Forced) }()
-	if certificate != nil {
-		go certificate.Watch(process.Delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err) })
-	}
+	go certificate.Watch(process.Delivery, func(err error) {
+		fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err)
+	})
 	go memory.ReturnAfterSpikes(process.Delivery)
+	manager, status := systemd.NewNotifier(), func() string { return report().Status(time.Now()) }
+	manager.Ready(process.Running, status)
 
 	select {
 	case <-process.Running.Done():
 	case err = <-failed:
 		process.End()
 	}
-	defer time.AfterFunc(deliveryUntil, func() {
-		process.Abandon(errors.New("stopped before there was an answer"))
-	}).Stop()
+	manager.Stopping(status())
+	process.AbandonAfter(deliveryUntil)
 	stdout.SetDeadline(time.Now().Add(logUntil))
 	late := time.After(stopUntil)
 	requests, cancel := context.WithTimeout(process.Delivery, requestsUntil)
@@ -138,7 +145,7 @@ func load(path string, stderr io.Writer) (conf config.Config, certificate *cert.
 	for _, warning := range warnings {
 		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
 	}
-	if err == nil && conf.SSLKey != "" {
+	if err == nil {
 		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
 			err = fmt.Errorf("%s: %w", path, err)
 		}

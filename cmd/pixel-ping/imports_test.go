@@ -16,7 +16,8 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"cmd/pixel-ping":     {"cert", "config", "endpoint", "flush", "hits", "logwriter", "memory", "pixel", "server", "signals"},
+		"cmd/pixel-ping": {"cert", "config", "endpoint", "flush", "hits", "logwriter", "memory",
+			"metrics", "pixel", "server", "signals", "stats", "systemd"},
 		"internal/cert":      nil,
 		"internal/config":    {"node"},
 		"internal/endpoint":  {"hits", "node"},
@@ -24,12 +25,14 @@ func TestImports(t *testing.T) {
 		"internal/hits":      {"stats"},
 		"internal/logwriter": nil,
 		"internal/memory":    nil,
+		"internal/metrics":   {"socket", "stats"},
 		"internal/node":      nil,
 		"internal/pixel":     {"node"},
 		"internal/server":    {"socket", "stats"},
 		"internal/signals":   nil,
 		"internal/socket":    nil,
 		"internal/stats":     nil,
+		"internal/systemd":   nil,
 
 		"internal/rig":             nil,
 		"internal/rig/bench":       nil,

@@ -18,8 +18,8 @@
 // start would, and neither listens nor connects. It prints that they are ok and
 // exits with 0, or it prints the error and exits with 1.
 //
-// The configuration is one JSON object. port and interval are required; defaults
-// stand in parentheses.
+// The configuration is one JSON object. port and interval are required, but for
+// port under systemd's socket activation; defaults stand in parentheses.
 //
 //	host           the name or address to listen on (all interfaces)
 //	port           the port to listen on, 0 for a free one; or the path of a Unix
@@ -31,6 +31,8 @@
 //	secret         sent with each flush, for the application to check
 //	maxmemory      megabytes that the keys may take (256)
 //	maxconnections connections that may be open at once (the server's default)
+//	metrics        an address (host:port), or the path of a Unix socket, for
+//	               Prometheus to scrape at /metrics (none)
 //	sslkey         a file with the key of the certificate, for HTTPS
 //	sslcert        a file with the certificate
 //	sslca          a file with the certificates of its authorities, to complete the
@@ -54,6 +56,7 @@ import (
 	"os"
 	"strings"
 
+	"pixel-ping/internal/config"
 	"pixel-ping/internal/logwriter"
 )
 
@@ -107,9 +110,15 @@ func check(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	warnOfArguments(args[1:], stderr)
-	if _, _, err := load(args[0], stderr); err != nil {
+	conf, _, err := load(args[0], stderr)
+	if err != nil {
 		fmt.Fprintf(stderr, "pixel-ping: %s\n", oneLine(err.Error()))
 		return 1
+	}
+	if conf.Port == config.NoPort {
+		// systemd passes sockets to the main process alone.
+		fmt.Fprintf(stderr, "pixel-ping: %s: port: missing; the daemon needs a socket of systemd's, "+
+			"which a check does not see\n", oneLine(args[0]))
 	}
 	fmt.Fprintf(stdout, "%s: ok\n", oneLine(args[0]))
 	return 0

@@ -211,6 +211,8 @@ func TestStartThatFails(t *testing.T) {
 	}{
 		"port taken":     {map[string]any{"port": port}, "host, port: cannot listen on 127.0.0.1:" + port + ": address already in use"},
 		"host elsewhere": {map[string]any{"host": "192.0.2.1"}, "host, port: cannot listen on 192.0.2.1:0: cannot assign requested address"},
+		"no port":        {map[string]any{"port": nil}, "port: missing; want a number from 0 to 65535, or the path of a socket, with a slash"},
+		"metrics taken":  {map[string]any{"metrics": "127.0.0.1:" + port}, "metrics: cannot listen on 127.0.0.1:" + port + ": address already in use"},
 		"no certificate": {map[string]any{"sslkey": "no.pem", "sslcert": "no.pem"}, "sslkey no.pem: no such file or directory"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -25,19 +25,28 @@ const (
 	maxScrapes = 8
 )
 
-// Server answers scrapes.
+// Server answers scrapes. A nil Server answers none.
 type Server struct {
-	// URL is where the metrics are, for people. For a Unix socket it is what nginx's
-	// proxy_pass takes.
-	URL string
-
+	url  string
 	http http.Server
+}
+
+// Announce prints where the metrics are. For a Unix socket it prints what nginx's
+// proxy_pass takes.
+func (s *Server) Announce(w io.Writer) {
+	if s != nil {
+		fmt.Fprintf(w, "Serving metrics at %s\n", s.url)
+	}
 }
 
 // Start listens on address, which is host:port or the path of a Unix socket, with a
 // slash in it, and answers with handler until Close is called. Of a name with
-// several addresses it binds one. An error is one line that names the setting.
+// several addresses it binds one. If address is empty, the Server is nil. An error
+// is one line that names the setting.
 func Start(ctx context.Context, address string, handler Handler) (*Server, error) {
+	if address == "" {
+		return nil, nil
+	}
 	var listener net.Listener
 	var err error
 	if strings.Contains(address, "/") {
@@ -48,9 +57,9 @@ func Start(ctx context.Context, address string, handler Handler) (*Server, error
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	s := &Server{URL: "http://" + listener.Addr().String() + Path}
+	s := &Server{url: "http://" + listener.Addr().String() + Path}
 	if listener.Addr().Network() == "unix" {
-		s.URL = "http://unix:" + address + ":" + Path
+		s.url = "http://unix:" + address + ":" + Path
 	}
 	s.http = http.Server{
 		Handler:      handler,
@@ -63,7 +72,7 @@ func Start(ctx context.Context, address string, handler Handler) (*Server, error
 	return s, nil
 }
 
-// Close stops answering. It does nothing if s is nil.
+// Close stops answering.
 func (s *Server) Close() {
 	if s != nil {
 		s.http.Close()

@@ -141,7 +141,7 @@ func start(t *testing.T, address string) *Server {
 
 func TestStart(t *testing.T) {
 	s := start(t, "127.0.0.1:0")
-	answer, err := http.Get(s.URL)
+	answer, err := http.Get(s.url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestStart(t *testing.T) {
 	if !strings.Contains(string(page), "\npixel_ping_hits_total 101\n") || err != nil {
 		t.Errorf("got %s, error %v", page, err)
 	}
-	address := strings.TrimSuffix(strings.TrimPrefix(s.URL, "http://"), Path)
+	address := strings.TrimSuffix(strings.TrimPrefix(s.url, "http://"), Path)
 	_, err = Start(t.Context(), address, handler(counted100))
 	if want := "metrics: cannot listen on " + address + ": address already in use"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
@@ -165,7 +165,7 @@ func TestStart(t *testing.T) {
 
 // Clients that send nothing hold few connections, and not for long.
 func TestSilentClients(t *testing.T) {
-	address := strings.TrimSuffix(strings.TrimPrefix(start(t, "127.0.0.1:0").URL, "http://"), Path)
+	address := strings.TrimSuffix(strings.TrimPrefix(start(t, "127.0.0.1:0").url, "http://"), Path)
 	for range maxScrapes {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {

@@ -21,8 +21,8 @@ func TestSocket(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	path := filepath.Join(folder, "s")
 	s := start(t, path)
-	if want := "http://unix:" + path + ":/metrics"; s.URL != want {
-		t.Errorf("the URL is %s, want %s", s.URL, want)
+	if want := "http://unix:" + path + ":/metrics"; s.url != want {
+		t.Errorf("the URL is %s, want %s", s.url, want)
 	}
 	conn, err := net.Dial("unix", path)
 	if err != nil {

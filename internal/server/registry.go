@@ -53,9 +53,10 @@ const (
 // found at once, however many there are. The methods may be called by many
 // goroutines at once.
 type registry struct {
-	limit    int // how many connections there may be
-	stderr   io.Writer
-	requests sync.WaitGroup // requests whose handler has begun and not returned
+	limit     int  // how many connections there may be
+	inherited bool // the listeners are not the Server's alone
+	stderr    io.Writer
+	requests  sync.WaitGroup // requests whose handler has begun and not returned
 
 	mu        sync.Mutex
 	lists     [states]list

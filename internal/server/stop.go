@@ -10,6 +10,9 @@ const (
 	// A connection on which nothing has come yet is closed at this age: its first
 	// request may be on its way.
 	freshTime = 250 * time.Millisecond
+	// With inherited sockets, new connections wait for the next process meanwhile,
+	// and none is refused. So there is time for handshakes and for clients far away.
+	inheritedFreshTime = time.Second
 	// A client has this long to close its side, once our side is closed.
 	leaveTime = 250 * time.Millisecond
 )
@@ -33,6 +36,11 @@ func (s *Server) Stop(ctx context.Context) {
 	s.registry.closeAll()
 	s.registry.requests.Wait()
 }
+
+// Inherit says that the listeners are not the Server's alone: the process that has
+// passed them on keeps them open, and connections that were not accepted wait for
+// the next process. Inherit comes before Serve.
+func (s *Server) Inherit() { s.registry.inherited = true }
 
 // listen keeps a listener for the stop. The first one starts the sweep. It
 // returns false, and closes the listener, after a stop.
@@ -80,12 +88,15 @@ func (g *registry) stop() {
 // how many are left.
 func (g *registry) closeQuiet() int {
 	g.mu.Lock()
-	now := time.Now()
+	now, fresh := time.Now(), freshTime
+	if g.inherited {
+		fresh = inheritedFreshTime
+	}
 	for c := g.lists[idle].first; c != nil; c = g.lists[idle].first {
 		g.closeWrite(c)
 	}
 	closed := g.takeOlder(leaving, now.Add(-leaveTime))
-	for c := g.lists[waiting].first; c != nil && now.Sub(c.since) >= freshTime; {
+	for c := g.lists[waiting].first; c != nil && now.Sub(c.since) >= fresh; {
 		next := c.next
 		if c.greeted || !c.heard.Load() {
 			g.move(c, gone, now)

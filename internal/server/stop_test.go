@@ -75,6 +75,32 @@ func TestStopWaitsForRequests(t *testing.T) {
 	})
 }
 
+// With an inherited listener, a stop waits a second for the first byte over new
+// connections, and not for silent ones that are older.
+func TestStopWithInheritedListeners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, store, p := startPiped(t, 0, io.Discard)
+		s.Inherit()
+		silent := p.dial()
+		defer silent.Close()
+		go io.Copy(io.Discard, silent)
+		<-time.After(time.Second)
+		fresh := p.dial()
+		synctest.Wait()
+		go func() {
+			<-time.After(900 * time.Millisecond)
+			makeHit(t, fresh)
+			fresh.Close()
+		}()
+		if took := stopWithin(t, s, 2*time.Second); took < 900*time.Millisecond || took > time.Second {
+			t.Errorf("a stop took %v, want the 900ms until the request came", took)
+		}
+		if got := store.Pending(); got != 1 {
+			t.Errorf("%d hits are counted, want 1", got)
+		}
+	})
+}
+
 // At its time limit a stop closes everything, and no request begins after that.
 func TestStopAtItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

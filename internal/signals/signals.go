@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // Signals is what the signals of the process do.
@@ -16,9 +17,9 @@ type Signals struct {
 	// with End.
 	Running context.Context
 	End     context.CancelFunc
-	// Delivery ends at a second signal, or with Abandon. Its cause says why.
+	// Delivery ends at a second signal, or after AbandonAfter. Its cause says why.
 	Delivery context.Context
-	Abandon  context.CancelCauseFunc
+	abandon  context.CancelCauseFunc
 	// Forced receives the signals that force a flush.
 	Forced <-chan os.Signal
 
@@ -33,7 +34,7 @@ func Watch(parent context.Context, second func()) *Signals {
 	s.Forced = s.forced
 	notify(s.stop, s.forced)
 	s.Running, s.End = context.WithCancel(parent)
-	s.Delivery, s.Abandon = context.WithCancelCause(context.Background())
+	s.Delivery, s.abandon = context.WithCancelCause(context.Background())
 	go s.follow(second)
 	return s
 }
@@ -45,7 +46,7 @@ func (s *Signals) follow(second func()) {
 			// A second signal ends the stop. SIGHUP does not: a terminal that closes
 			// sends it twice, and systemd may send it after SIGTERM.
 			if s.Running.Err() != nil && got != syscall.SIGHUP {
-				s.Abandon(errors.New("stopped by a second signal"))
+				s.abandon(errors.New("stopped by a second signal"))
 				second()
 			}
 			s.End()
@@ -55,10 +56,15 @@ func (s *Signals) follow(second func()) {
 	}
 }
 
+// AbandonAfter ends Delivery at that time from now.
+func (s *Signals) AbandonAfter(d time.Duration) {
+	time.AfterFunc(d, func() { s.abandon(errors.New("stopped before there was an answer")) })
+}
+
 // Close gives the signals back their usual effects, and ends both contexts.
 func (s *Signals) Close() {
 	signal.Stop(s.stop)
 	signal.Stop(s.forced)
 	s.End()
-	s.Abandon(nil)
+	s.abandon(nil)
 }
