@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pixel-ping/internal/stats"
@@ -57,6 +58,10 @@ type registry struct {
 	inherited bool // the listeners are not the Server's alone
 	stderr    io.Writer
 	requests  sync.WaitGroup // requests whose handler has begun and not returned
+
+	// accepting is the number of listeners from which a connection may still come: one
+	// may have accepted a connection just before it was closed.
+	accepting atomic.Int32
 
 	mu        sync.Mutex
 	lists     [states]list

@@ -115,6 +115,7 @@ func (s *Server) Serve(listener net.Listener) error {
 	if s.http.TLSConfig != nil {
 		return s.http.Serve(newTLSListener(plain, s.http.TLSConfig))
 	}
+	defer s.registry.accepting.Add(-1)
 	return s.http.Serve(plain)
 }
 

@@ -27,7 +27,11 @@ func (s *Server) Stop(ctx context.Context) {
 	s.registry.stop()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
-	for s.registry.closeQuiet() > 0 && ctx.Err() == nil {
+	for ctx.Err() == nil {
+		accepting := s.registry.accepting.Load() > 0 // first: whoever has accepted one has registered it
+		if s.registry.closeQuiet() == 0 && !accepting {
+			break
+		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -56,6 +60,7 @@ func (g *registry) listen(listener net.Listener) bool {
 		go g.sweepUntil(g.stopped)
 	}
 	g.listeners = append(g.listeners, listener)
+	g.accepting.Add(1)
 	return true
 }
 

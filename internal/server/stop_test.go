@@ -101,6 +101,44 @@ func TestStopWithInheritedListeners(t *testing.T) {
 	})
 }
 
+// late is a listener that accepts a connection just before it is closed, and returns
+// it some time after that.
+type late struct {
+	pipes
+	after time.Duration
+}
+
+func (l late) Accept() (net.Conn, error) {
+	<-l.closed
+	if len(l.conns) > 0 {
+		<-time.After(l.after)
+		return &piped{Conn: <-l.conns}, nil
+	}
+	return nil, net.ErrClosed
+}
+
+// A connection that was accepted just before a stop is answered.
+func TestStopWaitsForAccepts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, p := hits.NewStore(1<<20), newPipes()
+		s := New(pixel.Handler{Hits: store}, nil, 0, io.Discard)
+		go s.Serve(late{p, time.Second})
+		synctest.Wait()
+		conn := p.dial()
+		answered := make(chan bool)
+		go func() {
+			makeHit(t, conn)
+			conn.Close()
+			close(answered)
+		}()
+		stopWithin(t, s, 2*time.Second)
+		<-answered
+		if got := store.Pending(); got != 1 {
+			t.Errorf("%d hits are counted, want 1", got)
+		}
+	})
+}
+
 // At its time limit a stop closes everything, and no request begins after that.
 func TestStopAtItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
