@@ -60,6 +60,7 @@ func TestCheckRefuses(t *testing.T) {
 		`{"interval": 1, "port": 1, "endpoint": "u:hunter2@h"}`: `endpoint: want a URL with http:// or https:// and a host (got one that may hold a password)`,
 		`{"interval": 1, "port": 1, "maxmemory": 0.001}`:        `maxmemory: want a number of megabytes, 0.02 or more (got 0.001)`,
 		`{"interval": 1, "port": 1, "maxconnections": 0}`:       `maxconnections: want a whole number, 1 or more (got 0)`,
+		`{"interval": 1, "port": 1, "metrics": 9188}`:           `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash (got 9188)`,
 		`{"interval": 1, "port": 1, "sslkey": "key.pem"}`:       `sslcert: missing, but needed for sslkey (got "key.pem")`,
 
 		`{"interval": 1, "port": 1, "sslkey": "no.pem", "sslcert": "cert.pem"}`:                       `sslkey no.pem: no such file or directory`,

@@ -20,8 +20,9 @@ const firstSocket = 3
 // closed in children. It may be called once.
 //
 // To close one of the listeners ends the accepting here. systemd keeps the socket
-// open: connections that nobody has accepted wait for the next process. An error is one
-// line.
+// open: connections that nobody has accepted wait for the next process. The system
+// sends keep-alive probes over their connections, since package net offers no way to
+// have FileListener do without. An error is one line.
 func Listeners() ([]net.Listener, error) {
 	process, sockets := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
