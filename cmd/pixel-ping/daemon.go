@@ -33,10 +33,10 @@ const (
 	secondLog = 2 * time.Second
 )
 
-// daemon wires the store, the server and the flusher, prints the start-up lines,
-// and runs until it is stopped: by ctx, by a signal, or because it cannot listen
-// any more. The original prints its line before it listens, and runs on without
-// a server if the port is taken or the certificate does not load.
+// daemon wires the store, the server, the flusher and those who watch them, prints
+// the start-up lines, and runs until it is stopped: by ctx, by a signal, or because
+// it cannot listen any more. The original prints its line before it listens, and
+// runs on without a server if the port is taken or the certificate does not load.
 func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
 	conf, certificate, err := load(path, stderr)
 	if err != nil {
@@ -60,7 +60,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	case err != nil:
 	case listeners != nil:
 		visitors.Inherit()
-		conf.Host = "" // the socket is of its own address
+		conf.Host = "" // for the URL: the socket has its own address
 	case conf.Socket != "":
 		listeners, err = server.ListenSocket(conf.Socket)
 	case conf.Port == config.NoPort:
@@ -108,10 +108,10 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	case err = <-failed:
 		process.End()
 	}
-	manager.Stopping(status())
 	process.AbandonAfter(deliveryUntil)
 	stdout.SetDeadline(time.Now().Add(logUntil))
 	late := time.After(stopUntil)
+	manager.Stopping(status())
 	requests, cancel := context.WithTimeout(process.Delivery, requestsUntil)
 	defer cancel()
 	visitors.Stop(requests)

@@ -24,7 +24,8 @@ import (
 func startInheriting(t *testing.T, socket *os.File, values map[string]any) *process {
 	t.Helper()
 	daemon := command(settings(t, values))
-	shell := exec.Command("sh", append([]string{"-c", `export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"`, "sh"}, daemon.Args...)...)
+	const script = `export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"`
+	shell := exec.Command("sh", append([]string{"-c", script, "sh"}, daemon.Args...)...)
 	shell.Env, shell.ExtraFiles = daemon.Env, []*os.File{socket}
 	return startCommand(t, shell)
 }

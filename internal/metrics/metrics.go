@@ -46,10 +46,10 @@ type page struct{ bytes.Buffer }
 // daemon appends what the parts of the daemon count.
 func (p *page) daemon(s stats.All) {
 	p.metric("hits_total", "counter", "Hits that were counted.", s.Recorded)
-	p.metric("hits_refused_total", "counter", "Hits of new keys that were not counted, as maxmemory leaves no room for more keys.", s.Refused)
+	p.metric("hits_refused_total", "counter", "Hits of new keys that were not counted: no room (maxmemory).", s.Refused)
 	p.metric("pending_hits", "gauge", "Hits that are held and not delivered yet.", s.Pending)
-	p.metric("pending_keys", "gauge", "Keys that are held. Keys that are hit again during a flush count twice until it ends.", s.Keys)
-	p.family("flushes_total", "counter", "Flushes, empty ones included. A flush is delivered if everything in it was accepted.")
+	p.metric("pending_keys", "gauge", "Keys that are held. One that is hit again during a flush counts twice.", s.Keys)
+	p.family("flushes_total", "counter", "Flushes, empty ones included. Delivered: everything was accepted.")
 	p.sample("flushes_total", "result", "delivered", s.Delivered)
 	p.sample("flushes_total", "result", "failed", s.Failed)
 	p.metric("delivered_hits_total", "counter", "Hits that the application has accepted.", s.DeliveredHits)
@@ -60,7 +60,7 @@ func (p *page) daemon(s stats.All) {
 	p.seconds("pixel_ping_last_delivery_timestamp_seconds", "When the last flush was delivered, 0 before the first.", last)
 	p.metric("in_doubt_hits", "gauge", "Pending hits that the application may have saved: it has not answered.", s.InDoubt)
 	p.metric("connections", "gauge", "Connections of visitors that are open.", s.Open)
-	p.family("connections_closed_total", "counter", "Connections of visitors that the daemon has closed: idle for 75 s, crowded out by new ones, or slow.")
+	p.family("connections_closed_total", "counter", "Connections of visitors that the daemon has closed, by reason.")
 	p.sample("connections_closed_total", "reason", "idle", s.Idle)
 	p.sample("connections_closed_total", "reason", "crowded", s.Crowded)
 	p.sample("connections_closed_total", "reason", "slow", s.Slow)

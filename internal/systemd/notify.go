@@ -14,9 +14,9 @@ import (
 const (
 	// statusInterval is the least time between two changes of the status.
 	statusInterval = 5 * time.Second
-	// sendTime is how long a notification may wait for room in the manager's queue.
-	// The daemon is worth more than its status.
-	sendTime = time.Second
+	// sendTime is how long a notification may wait for room in the manager's queue. It
+	// is short, as a stop waits, too.
+	sendTime = 100 * time.Millisecond
 )
 
 // A Notifier tells the service manager how the daemon is. A nil Notifier tells
@@ -39,14 +39,19 @@ func NewNotifier() *Notifier {
 }
 
 // Ready tells that the daemon serves. The first status goes with it. Until ctx ends,
-// Ready then tells the status in a goroutine of its own when it has changed, at most
-// once in 5 seconds.
+// a goroutine then tells the status when it has changed, at most once in 5 seconds.
+// What could not be told, Ready itself included, is told 5 seconds later.
 func (n *Notifier) Ready(ctx context.Context, status func() string) {
 	if n == nil {
 		return
 	}
-	last := status()
-	n.send("READY=1\nSTATUS=" + last)
+	prefix, last := "READY=1\nSTATUS=", ""
+	tell := func() {
+		if now := status(); now != last && n.send(prefix+now) == nil {
+			prefix, last = "STATUS=", now
+		}
+	}
+	tell()
 	go func() {
 		ticker := time.NewTicker(statusInterval)
 		defer ticker.Stop()
@@ -55,9 +60,7 @@ func (n *Notifier) Ready(ctx context.Context, status func() string) {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-			}
-			if now := status(); now != last && n.send("STATUS="+now) == nil {
-				last = now
+				tell()
 			}
 		}
 	}()
@@ -70,9 +73,7 @@ func (n *Notifier) Stopping(status string) {
 	}
 }
 
-// send sends variables, a line each. Nothing is done about an error: the daemon
-// works without its manager's attention. systemd itself ends a start that it has
-// heard nothing of.
+// send sends variables, a line each.
 func (n *Notifier) send(variables string) error {
 	conn, err := net.DialUnix("unixgram", nil, &n.address)
 	if err != nil {

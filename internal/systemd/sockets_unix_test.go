@@ -159,7 +159,8 @@ func TestOtherSockets(t *testing.T) {
 		{nil, "LISTEN_PID=$$ LISTEN_FDS=x", `LISTEN_FDS: want the number of inherited sockets (got "x")` + "\n"},
 		{nil, "LISTEN_PID=$$ LISTEN_FDS=-1", `LISTEN_FDS: want the number of inherited sockets (got "-1")` + "\n"},
 		{[]*os.File{connected}, "LISTEN_PID=$$ LISTEN_FDS=1", "inherited socket 1" + fmt.Sprintf(refusal, 1)},
-		{[]*os.File{file, inherited(t, datagram)}, "LISTEN_PID=$$ LISTEN_FDS=2", "inherited socket 2" + fmt.Sprintf(refusal, 2)},
+		{[]*os.File{file, inherited(t, datagram)}, "LISTEN_PID=$$ LISTEN_FDS=2",
+			"inherited socket 2" + fmt.Sprintf(refusal, 2)},
 	} {
 		p := startChild(t, test.files, test.variables)
 		p.Wait(t)

@@ -120,7 +120,8 @@ func hitOnce(address string, i int64) error {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(rig.Deadline))
-	if _, err := io.WriteString(conn, "GET "+rig.Target(fmt.Sprint("article-", i%100))+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+	target := rig.Target(fmt.Sprint("article-", i%100))
+	if _, err := io.WriteString(conn, "GET "+target+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		return err
 	}
 	answer, err := rig.ReadAnswer(bufio.NewReader(conn))
