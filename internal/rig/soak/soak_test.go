@@ -227,9 +227,9 @@ func told(t *testing.T, daemon *rig.Daemon, status int) (lost, refused int64) {
 		}
 		n, err := strconv.ParseInt(strings.Fields(text)[0], 10, 64)
 		switch {
-		case err == nil && strings.Contains(text, "were not delivered"):
+		case err == nil && strings.Contains(text, " not delivered"):
 			lost += n
-		case err == nil && strings.Contains(text, "were not counted"):
+		case err == nil && strings.Contains(text, " not counted"):
 			refused += n
 		default:
 			t.Errorf("the standard error has the line %q", line)
