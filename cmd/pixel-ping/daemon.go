@@ -5,11 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -41,7 +38,10 @@ const (
 // any more. The original prints its line before it listens, and runs on without
 // a server if the port is taken or the certificate does not load.
 func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
-	conf, err := load(path, stderr)
+	conf, warnings, err := config.Load(path)
+	for _, warning := range warnings {
+		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
+	}
 	if err != nil {
 		return err
 	}
@@ -104,9 +104,9 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	if conf.Endpoint != nil {
 		fmt.Fprintf(stdout, "Flushing hits to %s\n", conf.EndpointText)
 	} else {
-		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", path)
+		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
 	}
-	fmt.Fprintf(stdout, "Serving the pixel at %s\n", address(conf, listeners[0]))
+	fmt.Fprintf(stdout, "Serving the pixel at %s%s\n", visitors.URL(conf.Host, listeners[0]), pixel.Path)
 
 	failed := make(chan error, len(listeners))
 	for _, listener := range listeners {
@@ -115,7 +115,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	stopped, flushed := make(chan struct{}), make(chan bool, 1)
 	go func() { flushed <- flusher.Run(delivery, stopped, forced) }()
 	if certificate != nil {
-		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", path, err) })
+		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err) })
 	}
 	go memory.ReturnAfterSpikes(delivery)
 
@@ -150,17 +150,4 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 			logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key"), were, where)
 	}
 	return err
-}
-
-// address returns the URL of the pixel, for a person to open.
-func address(conf config.Config, listener net.Listener) string {
-	scheme, host := "http", conf.Host
-	if conf.SSLKey != "" {
-		scheme = "https"
-	}
-	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port)) + pixel.Path
 }

@@ -48,7 +48,6 @@ import (
 	"os"
 	"strings"
 
-	"pixel-ping/internal/config"
 	"pixel-ping/internal/logwriter"
 )
 
@@ -98,31 +97,4 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // oneLine escapes the line ends in text, which may come from the name of a file.
 func oneLine(text string) string {
 	return strings.ReplaceAll(text, "\n", `\n`)
-}
-
-// load reads the configuration and prints the warnings about it. Its errors begin
-// with path.
-func load(path string, stderr io.Writer) (config.Config, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
-	}
-	defer file.Close()
-	conf, warnings, err := config.Parse(file)
-	for _, warning := range warnings {
-		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
-	}
-	if err != nil {
-		return config.Config{}, fmt.Errorf("%s: %w", path, cause(err))
-	}
-	return conf, nil
-}
-
-// cause returns an error of the file system without the call and the path that
-// its text begins with.
-func cause(err error) error {
-	if path, ok := errors.AsType[*fs.PathError](err); ok {
-		return path.Err
-	}
-	return err
 }

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/url"
+	"os"
 	"slices"
 	"time"
 )
@@ -32,6 +34,23 @@ type Config struct {
 
 	// Names of files in PEM. SSLKey and SSLCert are both set, or all three are empty.
 	SSLKey, SSLCert, SSLCA string
+}
+
+// Load reads and checks the configuration in a file, as Parse does. Its errors
+// begin with path.
+func Load(path string) (config Config, warnings []string, err error) {
+	file, err := os.Open(path)
+	if err == nil {
+		defer file.Close()
+		config, warnings, err = Parse(file)
+	}
+	if of, ok := errors.AsType[*fs.PathError](err); ok {
+		err = of.Err // without the call and the path
+	}
+	if err != nil {
+		return Config{}, warnings, fmt.Errorf("%s: %w", path, err)
+	}
+	return config, warnings, nil
 }
 
 // Parse reads and checks a configuration. With or without an error, it returns

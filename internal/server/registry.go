@@ -26,9 +26,12 @@ const (
 	// unread for longer, none would make room, and visitors would be refused.
 	unreadTime = 250 * time.Millisecond
 	// Over HTTP/2, an answer that waits for its client takes some 14 kB, and there may
-	// be 32 of them on a connection. A client that reads at all makes room for one of
-	// 35 bytes at once.
+	// be maxStreams of them on a connection. A client that reads at all makes room for
+	// one of 35 bytes at once.
 	streamTime = time.Second
+	// maxStreams is how many requests may be open at once on an HTTP/2 connection. A
+	// page needs some dozens at most; net/http's default is 250.
+	maxStreams = 32
 )
 
 // state is what a connection is doing.
@@ -157,10 +160,13 @@ func (g *registry) begin(c *conn, http2 bool) (began, last bool) {
 	g.requests.Add(1)
 	c.http2 = http2
 	// It is not active if the client has reset all its streams by now. net/http
-	// reports no end of such a request, and nobody waits for its answer.
-	if c.active.Load() && (!http2 || c.state != busy) {
+	// reports no end of such a request, and nobody waits for its answer. A connection
+	// that was busy all along is on its way if it has begun more requests than can be
+	// open at once: some have ended.
+	if c.active.Load() && (c.state != busy || c.begun%maxStreams == 0) {
 		g.move(c, busy, time.Now())
 	}
+	c.begun++
 	return true, g.stopping
 }
 

@@ -242,6 +242,26 @@ func TestUnreadStreamsAreClosed(t *testing.T) {
 	})
 }
 
+// A client that reads its answers may have requests open all the time.
+func TestStreamsThatGoOnAreNotClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, other := net.Pipe()
+		defer other.Close()
+		g := &registry{limit: 1}
+		c := &conn{tcp: &piped{Conn: here}, registry: g}
+		g.add(c)
+		c.active.Store(true)
+		for range 10 * maxStreams {
+			if began, _ := g.begin(c, true); !began {
+				t.Fatal("a connection is closed that makes 40 requests a second")
+			}
+			g.requests.Done()
+			<-time.After(time.Second / 40)
+			g.sweep()
+		}
+	})
+}
+
 // Connections that make room are logged at most once a minute, with their number.
 func TestMakingRoomIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

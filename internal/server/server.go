@@ -19,6 +19,8 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -56,9 +58,22 @@ func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Cert
 		ErrorLog: log.New(&errorLog{stderr: stderr}, "", 0),
 	}
 	if certificate != nil {
-		s.http.TLSConfig = &tls.Config{GetCertificate: certificate}
+		s.http.TLSConfig = &tls.Config{GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}}
 	}
 	return s
+}
+
+// URL returns how a person reaches listener: host is the name that listener was
+// made for.
+func (s *Server) URL(host string, listener net.Listener) string {
+	scheme := "http"
+	if s.http.TLSConfig != nil {
+		scheme = "https"
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
 }
 
 // MaxConnections returns how many connections may be open at once.
@@ -69,7 +84,7 @@ func (s *Server) MaxConnections() int { return s.registry.limit }
 // it before it has seen any setting, so a smaller one would break first requests.
 func http2Settings() *http.HTTP2Config {
 	return &http.HTTP2Config{
-		MaxConcurrentStreams:          32,       // a page needs some dozens at most; the default is 250
+		MaxConcurrentStreams:          maxStreams,
 		MaxEncoderHeaderTableSize:     1,        // most visitors get one answer, so nothing refers back to it
 		MaxReadFrameSize:              16 << 10, // the smallest; the default is 1 MB
 		MaxReceiveBufferPerConnection: 64 << 10, // the smallest; the default is 1 MB
@@ -83,11 +98,11 @@ func (s *Server) Serve(listener net.Listener) error {
 	if !s.registry.listen(listener) {
 		return http.ErrServerClosed
 	}
-	accepting := acceptor{listener, &s.registry}
+	plain := acceptor{listener, &s.registry}
 	if s.http.TLSConfig != nil {
-		return s.http.ServeTLS(accepting, "", "")
+		return s.http.Serve(newTLSListener(plain, s.http.TLSConfig))
 	}
-	return s.http.Serve(accepting)
+	return s.http.Serve(plain)
 }
 
 // connKey is the key of a request's connection in its context.
