@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -95,6 +96,38 @@ func TestRawRequests(t *testing.T) {
 	app.expect(t, "json=%7B%2201%22%3A1%2C%2202%22%3A1%2C%2203%22%3A1%2C%2204%22%3A1%2C%2205%22%3A1%2C%2206%22%3A1%2C"+
 		"%2207%22%3A1%2C%2208%22%3A1%2C%2209%22%3A1%2C%2210%22%3A1%2C%2211%22%3A1%2C%2212%22%3A1%2C"+
 		"%2213%3Bkey%3D14%22%3A1%2C%2215%22%3A1%2C%2216%5C%22%3C%3E%5C%5C%5E%60%7B%7C%7D'%22%3A1%7D")
+}
+
+// A body of at most 256 kB is read. After a longer one the connection ends, and the
+// client has the answer by then.
+func TestLongBodies(t *testing.T) {
+	t.Parallel()
+	d := start(t, nil)
+	for length, answers := range map[int]int{256 << 10: 2, 256<<10 + 1: 1, 100 << 20: 1} {
+		conn, err := net.Dial("tcp", d.address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(rig.Deadline))
+		go func() {
+			fmt.Fprintf(conn, "POST /pixel.gif HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", length)
+			io.CopyN(conn, zeroes{}, int64(length))
+			io.WriteString(conn, "GET /pixel.gif HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		}()
+		text, _ := io.ReadAll(conn)
+		if got := strings.Count(string(text), "HTTP/1.1 200"); got != answers {
+			t.Errorf("a body of %d bytes: %d answers, want %d", length, got, answers)
+		}
+	}
+}
+
+// zeroes reads as zeroes without an end.
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 // The connection is kept, and what is sent does not show in the log.

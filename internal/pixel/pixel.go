@@ -6,6 +6,7 @@ package pixel
 
 import (
 	_ "embed"
+	"errors"
 	"io"
 	"net/http"
 
@@ -84,15 +85,21 @@ func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Write(gif)
 }
 
+// maxBody is how many bytes of a body are read, as many as net/http reads by
+// itself.
+const maxBody = 256 << 10
+
 // discardBody sends the answer, then reads the body of the request, as Node does.
 // Without it, net/http would read the body before it sends the answer. In full
 // duplex, net/http cannot use the connection again unless the handler reads the
-// whole body. If the body is invalid, or does not end within the time for a
-// request, discardBody closes the connection: net/http would take the rest of the
-// body for a request.
+// whole body. If the body is longer than maxBody, net/http closes the connection,
+// after a pause in which the client receives the answer. If the body is invalid, or
+// does not end within the time for a request, discardBody closes the connection:
+// net/http would take the rest of the body for a request.
 func discardBody(w http.ResponseWriter, r *http.Request) {
 	http.NewResponseController(w).Flush()
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
+	if _, tooLong := errors.AsType[*http.MaxBytesError](err); err != nil && !tooLong {
 		panic(http.ErrAbortHandler)
 	}
 }
