@@ -52,8 +52,8 @@ func TestCollector(t *testing.T) {
 
 // Memory is returned once for each spike, when it is over.
 func TestSpikes(t *testing.T) {
-	var s spike
 	const mb = 1 << 20
+	s := spike{lowest: 20 * mb}
 	for i, look := range []struct {
 		held, allocated uint64 // in MB; allocated since the look before
 		over            bool
