@@ -112,7 +112,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	for _, listener := range listeners {
 		go func() { failed <- visitors.Serve(listener) }()
 	}
-	stopped, flushed := make(chan struct{}), make(chan bool, 1)
+	stopped, flushed := make(chan struct{}), make(chan flush.Rest, 1)
 	go func() { flushed <- flusher.Run(delivery, stopped, forced) }()
 	if certificate != nil {
 		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err) })
@@ -131,23 +131,14 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	defer cancel()
 	visitors.Stop(requests)
 	close(stopped)
-	var logged bool
 	select {
-	case logged = <-flushed:
+	case rest := <-flushed:
+		if rest.Hits > 0 {
+			return errors.New(rest.String())
+		}
 	case <-late:
 		return fmt.Errorf("up to %s were not delivered, and there was no time to log them all",
 			logwriter.Plural(store.Pending(), "hit"))
-	}
-	if pending := store.Pending(); pending > 0 && conf.Endpoint != nil && !conf.Discard {
-		were, where := "were", "the log has them"
-		if pending == 1 {
-			were = "was"
-		}
-		if !logged {
-			where = "the log does not have them"
-		}
-		return fmt.Errorf("%s of %s %s not delivered; %s",
-			logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key"), were, where)
 	}
 	return err
 }

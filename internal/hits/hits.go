@@ -74,8 +74,8 @@ type Store struct {
 // map where that has just grown, the counter, and what allocations are rounded up by.
 const keyCost = 128
 
-// cost returns the memory that a key takes, in bytes.
-func cost(key string) int64 { return int64(len(key)) + keyCost }
+// Cost returns the memory that a key takes, in bytes.
+func Cost(key string) int64 { return int64(len(key)) + keyCost }
 
 // NewStore returns an empty Store. Its keys may take limit bytes of memory, and
 // those of a batch that was taken as much again. While a batch is out, its keys go
@@ -97,11 +97,11 @@ func (s *Store) Record(key string) {
 		if s.batch[key] != nil {
 			limit += limit / 4
 		}
-		if held := s.held + cost(key); held > limit || held+s.out > limit+s.limit {
+		if held := s.held + Cost(key); held > limit || held+s.out > limit+s.limit {
 			s.refuse()
 			return
 		}
-		s.held += cost(key)
+		s.held += Cost(key)
 		n = new(int64)
 		s.counts[strings.Clone(key)] = n
 	}
@@ -156,19 +156,31 @@ func (s *Store) Take() Counts {
 	return s.batch
 }
 
+// Limit returns how many bytes of memory the keys may take.
+func (s *Store) Limit() int64 { return s.limit }
+
+// Keep says that left is all that is left of the batch that was taken: the rest
+// was delivered. The batch stays out.
+func (s *Store) Keep(left Counts) {
+	var bytes int64
+	for key := range left {
+		bytes += Cost(key)
+	}
+	hits := left.Hits()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending -= s.taken - hits
+	s.taken, s.batch, s.out = hits, left, bytes
+}
+
 // Merge ends what Take began: it adds left, which is what is left of the batch,
 // back to the Store, which then owns it (the original's merge). Merge refuses
 // nothing, even if there is no room.
 func (s *Store) Merge(left Counts) {
-	var bytes int64
-	for key := range left {
-		bytes += cost(key)
-	}
-	hits := left.Hits()
+	s.Keep(left)
 	s.mu.Lock()
-	s.pending -= s.taken - hits
-	s.taken = 0
-	s.batch, s.out = nil, bytes
+	s.taken, s.batch = 0, nil
+	bytes := s.out
 	// Add the smaller map to the larger one.
 	if len(s.counts) < len(left) {
 		s.counts, left = left, s.counts
@@ -188,11 +200,11 @@ func (s *Store) Merge(left Counts) {
 func (s *Store) add(key string, n *int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.out -= cost(key)
+	s.out -= Cost(key)
 	if held := s.counts[key]; held != nil {
 		*held += *n
 		return
 	}
-	s.held += cost(key)
+	s.held += Cost(key)
 	s.counts[key] = n
 }
