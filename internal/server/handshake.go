@@ -13,7 +13,8 @@ import (
 type tlsListener struct {
 	acceptor
 	config *tls.Config
-	ready  chan accepted // closed after the last one
+	ready  chan accepted // what Accept returns next; closed after the last connection
+	failed error         // why there is no other connection; set before ready is closed
 }
 
 // accepted is what Accept returns.
@@ -23,7 +24,7 @@ type accepted struct {
 }
 
 func newTLSListener(over acceptor, config *tls.Config) *tlsListener {
-	l := &tlsListener{over, config, make(chan accepted)}
+	l := &tlsListener{acceptor: over, config: config, ready: make(chan accepted)}
 	go l.acceptAll()
 	return l
 }
@@ -38,6 +39,7 @@ func (l *tlsListener) acceptAll() {
 		if err != nil {
 			temporary, ok := err.(interface{ Temporary() bool })
 			if !ok || !temporary.Temporary() {
+				l.failed = err
 				break
 			}
 			l.ready <- accepted{nil, err}
@@ -58,7 +60,7 @@ func (l *tlsListener) acceptAll() {
 func (l *tlsListener) Accept() (net.Conn, error) {
 	next, ok := <-l.ready
 	if !ok {
-		return nil, net.ErrClosed
+		return nil, l.failed
 	}
 	return next.conn, next.err
 }

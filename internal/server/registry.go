@@ -60,6 +60,7 @@ type registry struct {
 	open      int // connections in the lists
 	listeners []net.Listener
 	stopping  bool
+	closed    bool          // a stop has closed every connection; none is added any more
 	stopped   chan struct{} // closed at a stop, to end the sweeps
 	crowded   int           // connections that made room, or found none, and were not logged yet
 	logged    time.Time     // when the crowded ones were logged last
@@ -102,6 +103,10 @@ func (g *registry) move(c *conn, to state, now time.Time) {
 // there may be, it closes one of them. It returns false if none can be closed.
 func (g *registry) add(c *conn) bool {
 	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return false
+	}
 	now := time.Now()
 	var victim *conn
 	if g.open >= g.limit {

@@ -122,7 +122,7 @@ func (g *registry) leave(c *conn) bool {
 // closeAll closes every connection that is left.
 func (g *registry) closeAll() {
 	g.mu.Lock()
-	g.limit = 0 // for one that is being accepted
+	g.closed = true
 	var all []*conn
 	for state := range states {
 		all = append(all, g.takeOlder(state, time.Now())...)

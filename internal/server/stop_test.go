@@ -100,6 +100,9 @@ func TestStopAtItsLimit(t *testing.T) {
 		if s.registry.add(&conn{tcp: &piped{Conn: late}, registry: &s.registry}) {
 			t.Error("a connection is accepted after the stop")
 		}
+		if got := s.MaxConnections(); got != DefaultConnections {
+			t.Errorf("%d connections may be open according to a stopped server, want %d", got, DefaultConnections)
+		}
 	})
 }
 
