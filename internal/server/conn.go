@@ -49,7 +49,7 @@ type conn struct {
 	prev, next *conn     // in the list of state
 	http2      bool      // a request has come over HTTP/2
 	greeted    bool      // HTTP/2 is set up, and no request has come yet
-	begun      int       // requests
+	begun      int       // requests since c became busy
 
 	active atomic.Bool // net/http has a request under way, or a stream open
 	heard  atomic.Bool // a byte has come since the accept, or since the connection became idle
