@@ -15,6 +15,7 @@ import (
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/journal"
 	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/memory"
 	"pixel-ping/internal/pixel"
@@ -54,6 +55,15 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		getCertificate = certificate.Get
 	}
 	store := hits.NewStore(conf.MaxMemory)
+	if conf.Journal != "" {
+		tell := func(line string) { fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", path, line) }
+		kept, batches, err := journal.Open(conf.Journal, tell)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		store.UseJournal(kept, batches)
+		defer store.Close()
+	}
 	visitors := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
 	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
 	flusher := &flush.Flusher{
@@ -106,6 +116,10 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	} else {
 		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
 	}
+	if recovered := store.Pending(); recovered > 0 {
+		fmt.Fprintf(stderr, "pixel-ping: %s of %s were recovered from the journal %s\n",
+			logwriter.Plural(recovered, "hit"), logwriter.Plural(len(store.List()), "key"), conf.Journal)
+	}
 	fmt.Fprintf(stdout, "Serving the pixel at %s%s\n", visitors.URL(conf.Host, listeners[0]), pixel.Path)
 
 	failed := make(chan error, len(listeners))
@@ -133,7 +147,9 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	close(stopped)
 	select {
 	case rest := <-flushed:
-		if rest.Hits > 0 {
+		if rest.Kept {
+			fmt.Fprintf(stderr, "pixel-ping: %s\n", rest)
+		} else if rest.Hits > 0 {
 			return errors.New(rest.String())
 		}
 	case <-late:

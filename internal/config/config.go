@@ -25,8 +25,9 @@ type Config struct {
 	Secret   string        // sent with each flush; empty for none
 
 	// The original does not have these two settings.
-	MaxMemory      int64 // bytes that the keys may take; at least one key fits
-	MaxConnections int   // at least 1, or 0 to leave the number to the server
+	Journal        string // the directory that keeps the counts; "" for none
+	MaxMemory      int64  // bytes that the keys may take; at least one key fits
+	MaxConnections int    // at least 1, or 0 to leave the number to the server
 
 	Endpoint       *url.URL // scheme (http or https), host and user; nil for none
 	EndpointTarget string   // path and query, escaped
@@ -77,6 +78,7 @@ func Parse(r io.Reader) (config Config, warnings []string, err error) {
 		Discard:  s.flag("discard"),
 		Secret:   s.secret("secret"),
 
+		Journal:        s.text("journal"),
 		MaxMemory:      s.megabytes("maxmemory"),
 		MaxConnections: s.count("maxconnections"),
 

@@ -38,7 +38,6 @@ type Flusher struct {
 
 	batch  *endpoint.Batch // the batch under way, which is in doubt between two flushes; nil if there is none
 	counts hits.Counts     // what is left of it
-	aside  map[string]bool // the keys that the last batch has set aside
 
 	logged     *logwriter.Batch // the last batch of lines that the log has accepted; nil before the first
 	loggedKeys int              // how many keys the last lines had, and how many hits;
@@ -61,6 +60,9 @@ const fullInterval = time.Second
 func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) Rest {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
+	if f.Endpoint != nil && f.Store.Keeps() && f.Store.Pending() > 0 {
+		f.Flush(ctx)
+	}
 	full, pause := f.Store.Full(), (<-chan time.Time)(nil)
 	for {
 		select {
@@ -90,6 +92,7 @@ type Rest struct {
 	Hits, Keys int64
 	InDoubt    int64 // hits that the application may have saved
 	Logged     bool  // the log has a line for each of the keys
+	Kept       bool  // the journal has them
 }
 
 // String says in one line what could not be delivered.
@@ -101,7 +104,9 @@ func (r Rest) String() string {
 	if r.InDoubt > 0 {
 		doubt = fmt.Sprintf(" (%s may have been saved)", logwriter.Plural(r.InDoubt, "hit"))
 	}
-	if !r.Logged {
+	if r.Kept {
+		log = "the journal has them"
+	} else if !r.Logged {
 		log = "the log does not have them"
 	}
 	return fmt.Sprintf("%s of %s %s not delivered%s; %s",
@@ -115,14 +120,23 @@ func (f *Flusher) flushLast(ctx context.Context) (rest Rest) {
 	if f.logged != nil {
 		<-f.logged.Done()
 	}
+	if f.Endpoint == nil {
+		return Rest{}
+	}
 	if f.batch != nil {
 		rest.InDoubt = sum(f.batch.Doubtful())
+	}
+	if f.Store.Keeps() && f.Store.Pending() > 0 {
+		rest.Keys, rest.Hits, rest.Kept = int64(len(f.counts)+len(f.Store.List())), f.Store.Pending(), true
+		return rest
+	}
+	if f.batch != nil {
 		f.Store.Merge(f.counts)
 		f.batch, f.counts = nil, nil
 	}
 	left := f.Store.Take()
 	defer f.Store.Merge(left)
-	if f.Endpoint == nil || len(left) == 0 {
+	if len(left) == 0 {
 		return Rest{}
 	}
 	rest.Keys, rest.Hits = int64(len(left)), left.Hits()
@@ -147,15 +161,47 @@ func (f *Flusher) Flush(ctx context.Context) { f.flush(ctx, false) }
 // flush is Flush. The last one makes no empty flush, which would tell the
 // application that the daemon lives.
 func (f *Flusher) flush(ctx context.Context, last bool) {
+	if f.Endpoint == nil {
+		f.logCounts(f.Store.List())
+		f.Stdout.Wait(logDelay)
+		f.reportStore()
+		return
+	}
 	goOn := !last || f.Store.Pending() > 0
 	if f.batch != nil {
 		goOn = ctx.Err() == nil && f.deliver(ctx, last) && f.Store.Pending() > 0
 	}
-	if goOn && f.batch == nil {
-		f.counts = f.Store.Take()
-		f.batch = endpoint.NewBatch(f.counts.List(), f.aside)
-		f.batch.Room = f.Store.Limit() / asideShare
-		f.deliver(ctx, last)
+	for goOn && f.batch == nil {
+		recovered := f.take()
+		goOn = f.deliver(ctx, last) && recovered && f.Store.Pending() > 0
+	}
+	f.reportStore()
+}
+
+// take takes a batch from the Store. It reports whether an earlier process has sent
+// the batch; then there may be another one.
+func (f *Flusher) take() (again bool) {
+	f.counts = f.Store.Take()
+	list, sent := f.counts.List(), f.Store.Sent()
+	if sent == nil {
+		f.batch = endpoint.NewBatch(list, f.Store.Aside)
+	} else {
+		aside := make(map[string]bool)
+		for _, r := range sent.Records {
+			aside[r.Key] = r.Aside
+		}
+		f.batch = endpoint.NewBatch(list, aside)
+		f.batch.First, f.batch.End = sent.Progress.First, sent.Progress.End
+		f.batch.InDoubt = f.batch.First < f.batch.End
+	}
+	f.batch.ID, f.batch.Keeper, f.batch.Room = f.Store.ID(), f.Store, f.Store.Limit()/asideShare
+	return sent != nil
+}
+
+// reportStore says what the Store could not count or keep since the last flush.
+func (f *Flusher) reportStore() {
+	if err := f.Store.JournalError(); err != nil {
+		fmt.Fprintf(f.Stderr, "pixel-ping: %v\n", err)
 	}
 	if n := f.Store.Refused(); n > 0 {
 		of, were := "new keys", "were"
@@ -178,11 +224,8 @@ func (f *Flusher) deliver(ctx context.Context, last bool) (accepted bool) {
 	b := f.batch
 	b.Last = last
 	f.logCounts(b.Left())
-	var err error
-	if f.Endpoint != nil {
-		err = f.Endpoint.Send(ctx, b)
-	}
-	f.aside = b.Aside
+	err := f.Endpoint.Send(ctx, b)
+	f.Store.Aside = b.Aside
 	left := b.Left()
 	if accepted = len(left) < len(f.counts); accepted {
 		some := make(hits.Counts, len(left))
@@ -211,7 +254,7 @@ func (f *Flusher) report(b *endpoint.Batch, err error) {
 	if err != nil {
 		// The error may quote the other end: a name in its certificate, say.
 		fmt.Fprintf(f.Stderr, "--- %s\n", escape(err.Error()))
-	} else if f.Endpoint != nil {
+	} else {
 		fmt.Fprintln(f.Stdout, "--- flushed ---")
 	}
 	if errors.Is(err, endpoint.ErrForbidden) {

@@ -736,10 +736,10 @@ func TestBatchKnowsItsBounds(t *testing.T) {
 
 func TestRestIsSaidInOneLine(t *testing.T) {
 	for want, rest := range map[string]Rest{
-		"1 hit of 1 key was not delivered; the log has them":                                          {1, 1, 0, true},
-		"3 hits of 2 keys were not delivered; the log does not have them":                             {3, 2, 0, false},
-		"3 hits of 2 keys were not delivered (2 hits may have been saved); the log has them":          {3, 2, 2, true},
-		"3 hits of 2 keys were not delivered (1 hit may have been saved); the log does not have them": {3, 2, 1, false},
+		"1 hit of 1 key was not delivered; the log has them":                                          {1, 1, 0, true, false},
+		"3 hits of 2 keys were not delivered; the log does not have them":                             {3, 2, 0, false, false},
+		"3 hits of 2 keys were not delivered (2 hits may have been saved); the log has them":          {3, 2, 2, true, false},
+		"3 hits of 2 keys were not delivered (1 hit may have been saved); the log does not have them": {3, 2, 1, false, false},
 	} {
 		if got := rest.String(); got != want {
 			t.Errorf("%q, want %q", got, want)

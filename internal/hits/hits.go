@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"pixel-ping/internal/journal"
 )
 
 // Counts maps each key to its number of hits, at least 1. The number is behind a
@@ -37,6 +39,15 @@ func (c Counts) List() []Count {
 	return list
 }
 
+// cost returns the memory that the keys take, in bytes.
+func (c Counts) cost() int64 {
+	var sum int64
+	for key := range c {
+		sum += Cost(key)
+	}
+	return sum
+}
+
 // Hits returns the number of hits of all keys.
 func (c Counts) Hits() int64 {
 	var sum int64
@@ -61,13 +72,23 @@ type Store struct {
 
 	mu      sync.Mutex
 	counts  Counts
-	held    int64  // the cost of counts, in bytes
-	batch   Counts // what was taken; the Store only looks up its keys
-	out     int64  // the cost of batch, in bytes
-	pending int64  // hits of counts and batch
-	taken   int64  // hits of batch
-	asked   bool   // full was sent a value, and no flush has made room since
-	refused int64  // hits that were refused since the last call of Refused
+	held    int64 // the cost of counts, in bytes
+	batch   part  // what was taken; the Store only looks up its keys
+	out     int64 // the cost of batch, in bytes
+	pending int64 // hits of counts and batch
+	taken   int64 // hits of batch
+	asked   bool  // full was sent a value, and no flush has made room since
+	refused int64 // hits that were refused since the last call of Refused
+
+	// Only with a journal, see UseJournal:
+	journal *journal.Journal
+	loose   Counts // new keys for which the journal had no room
+	waiting []part // counts that wait for their delivery; held and pending include them
+	failure error  // what went wrong since the last call of JournalError
+
+	// Aside has the keys that were refused alone, which Take marks in the files that
+	// it writes. It belongs to whoever calls Take.
+	Aside map[string]bool
 }
 
 // keyCost is the memory that a key takes beside its own bytes: its share of the
@@ -92,16 +113,26 @@ func (s *Store) Record(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.counts[key]
+	if n == nil && s.journal != nil {
+		n = s.loose[key]
+	}
 	if n == nil {
 		limit := s.limit
-		if s.batch[key] != nil {
+		if s.batch.counts[key] != nil {
 			limit += limit / 4
+		} else if s.isWaiting(key) {
+			limit += limit
 		}
 		if held := s.held + Cost(key); held > limit || held+s.out > limit+s.limit {
 			s.refuse()
 			return
 		}
 		s.held += Cost(key)
+		if s.journal != nil {
+			s.pending++
+			s.addKept(key)
+			return
+		}
 		n = new(int64)
 		s.counts[strings.Clone(key)] = n
 	}
@@ -143,17 +174,49 @@ func (s *Store) Pending() int64 {
 	return s.pending
 }
 
+// List returns all counts, sorted by the bytes of their keys. It neither takes them
+// nor keeps hits from being recorded; they may be in the list or not.
+func (s *Store) List() []Count {
+	sum := make(Counts)
+	add := func(counts Counts) {
+		for key, n := range counts {
+			if sum[key] == nil {
+				sum[key] = new(int64)
+			}
+			*sum[key] += *n
+			if len(sum)%1000 == 0 {
+				s.mu.Unlock()
+				s.mu.Lock()
+			}
+		}
+	}
+	s.mu.Lock()
+	add(s.counts)
+	add(s.loose)
+	for _, p := range s.waiting {
+		add(p.counts)
+	}
+	s.mu.Unlock()
+	return sum.List()
+}
+
 // Take empties the Store and returns the counts that it held (the original's
 // reset). The caller may only read them, until it calls Merge. Take runs in
 // constant time, so that no hit waits for a flush.
+//
+// With a journal, Take may write a file before it returns, and may leave counts in
+// the Store: see File.
 func (s *Store) Take() Counts {
+	if s.journal != nil {
+		return s.takeKept()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.batch = s.counts
+	s.batch = part{counts: s.counts}
 	s.counts = make(Counts)
 	s.out, s.held = s.held, 0
 	s.taken = s.pending
-	return s.batch
+	return s.batch.counts
 }
 
 // Limit returns how many bytes of memory the keys may take.
@@ -162,15 +225,12 @@ func (s *Store) Limit() int64 { return s.limit }
 // Keep says that left is all that is left of the batch that was taken: the rest
 // was delivered. The batch stays out.
 func (s *Store) Keep(left Counts) {
-	var bytes int64
-	for key := range left {
-		bytes += Cost(key)
-	}
-	hits := left.Hits()
+	hits, bytes := left.Hits(), left.cost()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.batch.rest = s.batch.rest || hits < s.taken
 	s.pending -= s.taken - hits
-	s.taken, s.batch, s.out = hits, left, bytes
+	s.batch.counts, s.taken, s.out = left, hits, bytes
 }
 
 // Merge ends what Take began: it adds left, which is what is left of the batch,
@@ -178,8 +238,12 @@ func (s *Store) Keep(left Counts) {
 // nothing, even if there is no room.
 func (s *Store) Merge(left Counts) {
 	s.Keep(left)
+	if s.journal != nil {
+		s.mergeKept()
+		return
+	}
 	s.mu.Lock()
-	s.taken, s.batch = 0, nil
+	s.taken, s.batch = 0, part{}
 	bytes := s.out
 	// Add the smaller map to the larger one.
 	if len(s.counts) < len(left) {
