@@ -26,9 +26,18 @@ func TestExampleApplication(t *testing.T) {
 	address := "127.0.0.1:" + rig.FreePort(t)
 	output := rig.NewOutput()
 	rig.Start(t, exec.Command(program, "-listen", address, "-secret", "s"), output, output)
+	var id string
 	post := func(form string) int {
 		for limit := time.Now().Add(rig.Deadline); ; {
-			answer, err := http.Post("http://"+address+"/save_hits", "application/x-www-form-urlencoded", strings.NewReader(form))
+			request, err := http.NewRequest("POST", "http://"+address+"/save_hits", strings.NewReader(form))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			if id != "" {
+				request.Header.Set("Idempotency-Key", id)
+			}
+			answer, err := http.DefaultClient.Do(request)
 			if err == nil {
 				answer.Body.Close()
 				return answer.StatusCode
@@ -49,6 +58,17 @@ func TestExampleApplication(t *testing.T) {
 		if got := post(form); got != want {
 			t.Errorf("%.60s: status %d, want %d", form, got, want)
 		}
+	}
+
+	// A flush that comes again is accepted and not added again.
+	for _, id = range []string{`"first"`, `"first"`, `"second"`} {
+		if got := post("json=" + url.QueryEscape(`{"again":1}`) + "&secret=s"); got != 204 {
+			t.Errorf("status %d, want 204", got)
+		}
+	}
+	output.WaitLine(t, 0, `application: "again", 2 in all`)
+	if strings.Contains(output.String(), "3 in all") {
+		t.Error("a flush was added again")
 	}
 
 	d := start(t, map[string]any{"endpoint": "http://" + address + "/save_hits", "secret": "s"})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/journal"
 	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/memory"
 	"pixel-ping/internal/metrics"
@@ -43,6 +45,15 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		return err
 	}
 	store := hits.NewStore(conf.MaxMemory)
+	if conf.Journal != "" {
+		tell := func(line string) { fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", path, line) }
+		kept, batches, err := journal.Open(conf.Journal, tell)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		store.UseJournal(kept, batches)
+		defer store.Close()
+	}
 	visitors := server.New(pixel.Handler{Hits: store}, certificate.Getter(), conf.MaxConnections, stderr)
 	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
 	flusher := &flush.Flusher{Store: store, Discard: conf.Discard, Interval: conf.Interval, Stdout: stdout, Stderr: stderr}
@@ -87,6 +98,10 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	} else {
 		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
 	}
+	if recovered := store.Pending(); recovered > 0 {
+		fmt.Fprintf(stderr, "pixel-ping: %s of %s were recovered from the journal %s\n",
+			logwriter.Plural(recovered, "hit"), logwriter.Plural(len(store.List()), "key"), conf.Journal)
+	}
 	fmt.Fprintf(stdout, "Serving the pixel at %s\n", visitors.URL(conf.Host, listeners[0], pixel.Path))
 	scrapes.Announce(stdout)
 
@@ -94,7 +109,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	for _, listener := range listeners {
 		go func() { failed <- visitors.Serve(listener) }()
 	}
-	stopped, flushed := make(chan struct{}), make(chan bool, 1)
+	stopped, flushed := make(chan struct{}), make(chan flush.Rest, 1)
 	go func() { flushed <- flusher.Run(process.Delivery, stopped, process.Forced) }()
 	go certificate.Watch(process.Delivery, func(err error) {
 		fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err)
@@ -116,23 +131,16 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	defer cancel()
 	visitors.Stop(requests)
 	close(stopped)
-	var logged bool
 	select {
-	case logged = <-flushed:
+	case rest := <-flushed:
+		if rest.Kept {
+			fmt.Fprintf(stderr, "pixel-ping: %s\n", rest)
+		} else if rest.Hits > 0 {
+			return errors.New(rest.String())
+		}
 	case <-late:
 		return fmt.Errorf("up to %s were not delivered, and there was no time to log them all",
 			logwriter.Plural(store.Pending(), "hit"))
-	}
-	if pending := store.Pending(); pending > 0 && conf.Endpoint != nil && !conf.Discard {
-		were, where := "were", "the log has them"
-		if pending == 1 {
-			were = "was"
-		}
-		if !logged {
-			where = "the log does not have them"
-		}
-		return fmt.Errorf("%s of %s %s not delivered; %s",
-			logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key"), were, where)
 	}
 	return err
 }

@@ -16,13 +16,14 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"cmd/pixel-ping": {"cert", "config", "endpoint", "flush", "hits", "logwriter", "memory",
+		"cmd/pixel-ping": {"cert", "config", "endpoint", "flush", "hits", "journal", "logwriter", "memory",
 			"metrics", "pixel", "server", "signals", "stats", "systemd"},
 		"internal/cert":      nil,
 		"internal/config":    {"node"},
 		"internal/endpoint":  {"hits", "node"},
 		"internal/flush":     {"endpoint", "hits", "logwriter", "stats"},
-		"internal/hits":      {"stats"},
+		"internal/hits":      {"journal", "stats"},
+		"internal/journal":   nil,
 		"internal/logwriter": nil,
 		"internal/memory":    nil,
 		"internal/metrics":   {"socket", "stats"},

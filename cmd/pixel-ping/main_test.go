@@ -9,9 +9,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +26,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("RUN_PIXEL_PING") != "" {
 		main()
 	}
+	// The daemons inherit what this process ignores. Under nohup, they would ignore
+	// SIGHUP, unless this process handles it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	os.Exit(m.Run())
 }
 

@@ -26,6 +26,7 @@ type Config struct {
 	Secret   string        // sent with each flush; empty for none
 
 	// The original does not have these settings.
+	Journal        string // the directory that keeps the counts; "" for none
 	MaxMemory      int64  // bytes that the keys may take; at least one key fits
 	MaxConnections int    // at least 1, or 0 to leave the number to the server
 	Metrics        string // host:port, or the path of a Unix socket, with a slash; empty for none
@@ -86,6 +87,7 @@ func Parse(r io.Reader) (config Config, warnings []string, err error) {
 		Discard:  s.flag("discard"),
 		Secret:   s.secret("secret"),
 
+		Journal:        s.text("journal"),
 		MaxMemory:      s.megabytes("maxmemory"),
 		MaxConnections: s.count("maxconnections"),
 		Metrics:        s.address("metrics"),

@@ -19,7 +19,7 @@ func BenchmarkWriteRequest(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				e.writeRequest(io.Discard, counts)
+				e.writeRequest(io.Discard, "id", counts)
 			}
 		})
 	}

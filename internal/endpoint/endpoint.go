@@ -41,11 +41,14 @@ const (
 	maxAnswer = 256 << 10
 )
 
-// Endpoint is the application that hits are delivered to. Its methods may be
-// called by many goroutines at once.
+// Endpoint is the application that hits are delivered to.
 type Endpoint struct {
 	secret  string
 	timeout time.Duration
+
+	limit   int64     // the largest body that is sent if it has more than one key; 0 if unknown
+	learned time.Time // when the limit was last found to be so low
+	retried string    // the last key that was set aside and tried again
 
 	target        string // of the request line
 	host          string // as the Host header has it, lower case as Node's
@@ -102,8 +105,8 @@ func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
 var (
 	// ErrTooLarge: the application answered with 413.
 	ErrTooLarge = errors.New("the request is too large")
-	// ErrCut: the connection was cut before the application had read the
-	// request, which some servers do in place of answering with 413.
+	// ErrCut: the connection was reset or closed before there was an answer. Some
+	// servers do so in place of answering with 413.
 	ErrCut = errors.New("the connection was cut")
 	// ErrForbidden: the application answered with 401 or 403. It does so if it
 	// expects another secret.
@@ -114,6 +117,7 @@ var (
 type failure struct {
 	message string
 	kind    error // one of the errors above, or nil
+	written bool  // the application may have saved the counts
 }
 
 func (f *failure) Error() string { return f.message }
@@ -121,22 +125,31 @@ func (f *failure) Error() string { return f.message }
 func (f *failure) Unwrap() error { return f.kind }
 
 // post makes one POST of counts, in that order, and returns nil if the
-// application accepted them: if it answered with a status of 200 to 299.
+// application accepted them: if it answered with a status of 200 to 299. Any
+// other error is a *failure.
 //
 // The status line decides, whatever happens to the connection after it. The
 // original also looks at the connection, and merges back what was accepted if
 // the connection is reset after the answer. So does http.Client, which is why
 // it is not used; it would also follow a redirect with a GET, which loses the
 // hits.
-func (e *Endpoint) post(ctx context.Context, counts []hits.Count) error {
+func (e *Endpoint) post(ctx context.Context, id string, counts []hits.Count) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, fmt.Errorf("no answer within %v", e.timeout))
 	defer cancel()
-	status, cut, err := e.exchange(ctx, counts)
-	if err != nil && ctx.Err() != nil {
-		err, cut = context.Cause(ctx), false
+	var status int
+	var written bool
+	conn, raw, err := e.connect(ctx)
+	// A reset may be seen this early, though it came after the connection.
+	cut := err != nil && e.tls == nil && errors.Is(err, syscall.ECONNRESET)
+	if err == nil {
+		status, written, err = e.exchange(ctx, conn, raw, id, counts)
+		cut = err != nil && err != errNotHTTP
 	}
 	if err != nil {
-		failed := &failure{message: "cannot connect to endpoint : " + reason(err)}
+		if ctx.Err() != nil {
+			err, cut = context.Cause(ctx), false
+		}
+		failed := &failure{message: "cannot connect to endpoint : " + reason(err), written: written}
 		if cut {
 			failed.kind = ErrCut
 		}
@@ -151,28 +164,28 @@ func (e *Endpoint) post(ctx context.Context, counts []hits.Count) error {
 		failed.kind = ErrTooLarge
 	case http.StatusUnauthorized, http.StatusForbidden:
 		failed.kind = ErrForbidden
+	case http.StatusBadGateway, http.StatusGatewayTimeout, 520, 521, 522, 523, 524:
+		// A proxy or a CDN (520 to 524) has no answer from the application.
+		failed.written = written
 	}
 	return failed
 }
 
-// exchange makes a connection, writes the request while it reads the answer,
-// and returns the answer's status. If there is an error, cut is whether the
-// connection was cut before the request was read. A connection is used once:
-// the application may close one that was kept at the moment of the next flush.
-func (e *Endpoint) exchange(ctx context.Context, counts []hits.Count) (status int, cut bool, err error) {
-	conn, raw, err := e.connect(ctx)
-	if err != nil {
-		// A reset may be seen this early, though it came after the connection.
-		return 0, e.tls == nil && errors.Is(err, syscall.ECONNRESET), err
-	}
+// exchange writes the request to conn while it reads the answer, and returns the
+// answer's status, and whether the whole request was written. It closes conn. A
+// connection is used once: the application may close one that was kept at the
+// moment of the next flush.
+func (e *Endpoint) exchange(
+	ctx context.Context, conn, raw net.Conn, id string, counts []hits.Count,
+) (status int, written bool, err error) {
 	// raw, as closing conn may wait for the other end to read TLS's close_notify.
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 
 	var writing error
-	written := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		defer close(written)
-		writing = e.writeRequest(conn, counts)
+		defer close(ended)
+		writing = e.writeRequest(conn, id, counts)
 	}()
 
 	// An error in writing is not the end: the answer may be there already.
@@ -182,15 +195,12 @@ func (e *Endpoint) exchange(ctx context.Context, counts []hits.Count) (status in
 		drain(conn, io.MultiReader(strings.NewReader(line), answer))
 		if status >= 200 && status <= 299 {
 			// An application may answer first and read the rest afterwards.
-			<-written
+			<-ended
 		}
 	}
 	conn.Close()
-	<-written
-	// A system that closes a connection with unread bytes resets it. So after a
-	// reset, the application may not have read what was written.
-	unread := writing != nil || errors.Is(err, syscall.ECONNRESET)
-	return status, err != nil && unread && err != errNotHTTP, err
+	<-ended
+	return status, writing == nil, err
 }
 
 // connect returns the connection to write to, and the TCP connection below it:

@@ -90,7 +90,7 @@ func TestRequest(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 		})
 		c := counts(test.counts)
-		expectError(t, at(t, address+test.path, test.secret).post(t.Context(), c), "")
+		expectError(t, at(t, address+test.path, test.secret).post(t.Context(), "", c), "")
 		want := strings.Replace(test.want, "HOST", strings.TrimPrefix(address, "http://"), 1)
 		if got := <-received; got != want {
 			t.Errorf("request:\n%s\nwant:\n%s", got, want)
@@ -141,7 +141,7 @@ func TestOnly2xxIsSuccess(t *testing.T) {
 		"HTTP/1.1 " + strings.Repeat("2", 2<<20):                       "cannot connect to endpoint : socket hang up",
 	} {
 		c := counts(map[string]int64{"a": 1})
-		err := at(t, listening(t, answering(answer)), "").post(t.Context(), c)
+		err := at(t, listening(t, answering(answer)), "").post(t.Context(), "", c)
 		if err != nil && err.Error() != want || err == nil && want != "" {
 			t.Errorf("%.60q: error %v, want %q", answer, err, want)
 		}
@@ -151,7 +151,7 @@ func TestOnly2xxIsSuccess(t *testing.T) {
 func TestForbidden(t *testing.T) {
 	for status, want := range map[int]bool{401: true, 403: true, 404: false, 500: false} {
 		application := listening(t, answering(fmt.Sprintf("HTTP/1.1 %d Status\r\n\r\n", status)))
-		err := at(t, application, "").post(t.Context(), nil)
+		err := at(t, application, "").post(t.Context(), "", nil)
 		if got := errors.Is(err, ErrForbidden); got != want || err == nil {
 			t.Errorf("%d: forbidden is %v, want %v (%v)", status, got, want, err)
 		}
@@ -165,7 +165,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		answering("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")(conn)
 	})
 	c := counts(map[string]int64{"a": 1})
-	expectError(t, at(t, address, "").post(t.Context(), c), "flush failed with code:302")
+	expectError(t, at(t, address, "").post(t.Context(), "", c), "flush failed with code:302")
 	if n := len(connections); n != 1 {
 		t.Errorf("%d connections, want 1", n)
 	}
@@ -182,7 +182,7 @@ func TestEachPostConnectsAnew(t *testing.T) {
 	e := at(t, address, "")
 	c := counts(map[string]int64{"a": 1})
 	for range 2 {
-		expectError(t, e.post(t.Context(), c), "")
+		expectError(t, e.post(t.Context(), "", c), "")
 	}
 	if n := len(connections); n != 2 {
 		t.Errorf("%d connections, want 2", n)
@@ -197,7 +197,7 @@ func TestNoConnection(t *testing.T) {
 	address := listener.Addr().String()
 	listener.Close()
 	c := counts(map[string]int64{"a": 1})
-	expectError(t, at(t, "http://"+address, "").post(t.Context(), c),
+	expectError(t, at(t, "http://"+address, "").post(t.Context(), "", c),
 		"cannot connect to endpoint : connect ECONNREFUSED "+address)
 }
 
@@ -207,7 +207,7 @@ func TestReset(t *testing.T) {
 		rig.ReadRequest(conn)
 		rig.Reset(conn)
 	})
-	expectError(t, at(t, before, "").post(t.Context(), c), "cannot connect to endpoint : read ECONNRESET")
+	expectError(t, at(t, before, "").post(t.Context(), "", c), "cannot connect to endpoint : read ECONNRESET")
 
 	// The status line decides, whatever happens to the connection after it.
 	for answer, want := range map[string]string{
@@ -219,7 +219,7 @@ func TestReset(t *testing.T) {
 			answering(answer)(conn)
 			rig.Reset(conn)
 		})
-		expectError(t, at(t, after, "").post(t.Context(), c), want)
+		expectError(t, at(t, after, "").post(t.Context(), "", c), want)
 	}
 }
 
@@ -241,7 +241,7 @@ func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 		io.WriteString(conn, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
 		bufio.NewReader(conn).ReadByte()
 	})
-	expectError(t, at(t, refused, "").post(t.Context(), c), "flush failed with code:503")
+	expectError(t, at(t, refused, "").post(t.Context(), "", c), "flush failed with code:503")
 
 	// After a success, it is.
 	whole := make(chan error, 1)
@@ -250,67 +250,92 @@ func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 		_, err := rig.ReadRequest(conn)
 		whole <- err
 	})
-	expectError(t, at(t, accepted, "").post(t.Context(), c), "")
+	expectError(t, at(t, accepted, "").post(t.Context(), "", c), "")
 	if err := <-whole; err != nil {
 		t.Errorf("the application could not read the whole request: %v", err)
 	}
 }
 
-// A batch may be accepted in parts if it is answered with 413, or if its
-// connection is cut before the whole request was read, and only then.
-func TestTooLarge(t *testing.T) {
+// After a failure, the application may have saved the counts if it was sent the
+// whole request and has not answered, or if a proxy has answered for it. It may
+// accept them in parts if it has answered with 413 or has cut the connection.
+func TestFailures(t *testing.T) {
 	one := counts(map[string]int64{"a": 1})
 	all := many(t)
-	const answer413 = "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+	readOne := func(conn net.Conn) { conn.Read(make([]byte, 1)) }
 	for name, test := range map[string]struct {
-		counts []hits.Count
-		script func(net.Conn)
-		want   bool
+		counts  []hits.Count
+		script  func(net.Conn)
+		kind    error
+		written bool
 	}{
-		"413": {one, answering(answer413), true},
+		"413": {one, answering(answer413), ErrTooLarge, false},
 		"413 before it is read": {all, func(conn net.Conn) {
-			conn.Read(make([]byte, 1))
+			readOne(conn)
 			io.WriteString(conn, answer413)
 			rig.Reset(conn)
-		}, true},
-		"closed before it is read": {all, func(net.Conn) {}, true},
-		"reset before it is read":  {all, rig.Reset, true},
-		"closed after it was read": {all, answering(""), false},
-		"500":                      {one, answering("HTTP/1.1 500 Oops\r\n\r\n"), false},
+		}, ErrTooLarge, false},
+		"closed before it is read":  {all, func(net.Conn) {}, ErrCut, false},
+		"reset before it is read":   {all, rig.Reset, ErrCut, false},
+		"closed after it was read":  {one, answering(""), ErrCut, true},
+		"reset after it was read":   {one, func(conn net.Conn) { rig.ReadRequest(conn); rig.Reset(conn) }, ErrCut, true},
+		"all of it read, then cut":  {all, answering(""), ErrCut, true},
+		"half a status line":        {one, answering("HTTP/1.1 20"), ErrCut, true},
+		"401":                       {one, answering("HTTP/1.1 401 Who\r\n\r\n"), ErrForbidden, false},
+		"500":                       {one, answering(answer500), nil, false},
+		"501":                       {one, answering("HTTP/1.1 501 No\r\n\r\n"), nil, false},
+		"502":                       {one, answering(answer502), nil, true},
+		"503":                       {one, answering("HTTP/1.1 503 Busy\r\n\r\n"), nil, false},
+		"504":                       {one, answering("HTTP/1.1 504 Late\r\n\r\n"), nil, true},
+		"519":                       {one, answering("HTTP/1.1 519 X\r\n\r\n"), nil, false},
+		"520":                       {one, answering("HTTP/1.1 520 X\r\n\r\n"), nil, true},
+		"524":                       {one, answering("HTTP/1.1 524 X\r\n\r\n"), nil, true},
+		"525":                       {one, answering("HTTP/1.1 525 X\r\n\r\n"), nil, false},
+		"no HTTP after it was read": {all, answering("hello\r\n"), nil, true},
+		"502 before it is read": {all, func(conn net.Conn) {
+			readOne(conn)
+			io.WriteString(conn, answer502)
+			rig.Reset(conn)
+		}, nil, false},
 		"503 before it is read": {all, func(conn net.Conn) {
-			conn.Read(make([]byte, 1))
+			readOne(conn)
 			io.WriteString(conn, "HTTP/1.1 503 Busy\r\n\r\n")
 			rig.Reset(conn)
-		}, false},
-		"reset after the head":      {one, func(conn net.Conn) { conn.Read(make([]byte, 40)); rig.Reset(conn) }, true},
-		"closed after some of it":   {one, func(conn net.Conn) { conn.Read(make([]byte, 40)) }, true},
-		"no HTTP after it was read": {all, answering("hello\r\n"), false},
+		}, nil, false},
 	} {
-		err := at(t, listening(t, test.script), "").post(t.Context(), test.counts)
-		if got := maybeTooLarge(err); got != test.want || err == nil {
-			t.Errorf("%s: maybe too large is %v, want %v (%v)", name, got, test.want, err)
-		}
+		err := at(t, listening(t, test.script), "").post(t.Context(), "", test.counts)
+		expectFailure(t, name, err, test.kind, test.written)
 	}
 
-	// A connection that is refused, and a stop, say nothing of the size.
 	closed, _ := net.Listen("tcp", "127.0.0.1:0")
 	closed.Close()
-	if err := at(t, "http://"+closed.Addr().String(), "").post(t.Context(), all); err == nil || maybeTooLarge(err) {
-		t.Errorf("refused: %v", err)
-	}
+	refusing := at(t, "http://"+closed.Addr().String(), "")
+	expectFailure(t, "refused", refusing.post(t.Context(), "", all), nil, false)
 	synctest.Test(t, func(t *testing.T) {
-		e := piped(t, func(conn net.Conn) { <-time.After(time.Hour) })
-		if err := e.post(t.Context(), all); err == nil || maybeTooLarge(err) {
-			t.Errorf("no answer: %v", err)
-		}
+		silent := piped(t, func(conn net.Conn) { <-time.After(time.Hour) })
+		expectFailure(t, "no answer, not read", silent.post(t.Context(), "", all), nil, false)
 	})
+	synctest.Test(t, func(t *testing.T) {
+		silent := piped(t, func(conn net.Conn) { rig.ReadRequest(conn); <-time.After(time.Hour) })
+		expectFailure(t, "no answer", silent.post(t.Context(), "", all), nil, true)
+	})
+}
+
+func expectFailure(t *testing.T, name string, err error, kind error, written bool) {
+	t.Helper()
+	if failed, ok := err.(*failure); !ok || failed.kind != kind || failed.written != written {
+		t.Errorf("%s: the failure is %+v, want %v, and that it may be saved: %v", name, err, kind, written)
+	}
 }
 
 // piped returns an endpoint for a bubble: script handles each of its connections,
 // which are pipes.
 func piped(t *testing.T, script func(net.Conn)) *Endpoint {
 	e := at(t, "http://application", "")
-	e.Dial = func(context.Context, string, string) (net.Conn, error) {
+	e.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		ours, theirs := net.Pipe()
 		ended := make(chan struct{})
 		t.Cleanup(func() { <-ended })
@@ -337,7 +362,7 @@ func TestTimeouts(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		expectError(t, piped(t, hang).post(t.Context(), c), "cannot connect to endpoint : no answer within 1m0s")
+		expectError(t, piped(t, hang).post(t.Context(), "", c), "cannot connect to endpoint : no answer within 1m0s")
 		expectDuration(t, began, time.Minute)
 	})
 	for interval, want := range map[time.Duration]time.Duration{
@@ -349,7 +374,7 @@ func TestTimeouts(t *testing.T) {
 			e := piped(t, hang)
 			e.timeout = New(&url.URL{}, "/", "", interval).timeout
 			began := time.Now()
-			expectError(t, e.post(t.Context(), c), fmt.Sprint("cannot connect to endpoint : no answer within ", want))
+			expectError(t, e.post(t.Context(), "", c), fmt.Sprint("cannot connect to endpoint : no answer within ", want))
 			expectDuration(t, began, want)
 		})
 	}
@@ -357,7 +382,7 @@ func TestTimeouts(t *testing.T) {
 		e := piped(t, hang)
 		e.tls = at(t, "https://application", "").tls
 		began := time.Now()
-		expectError(t, e.post(t.Context(), c), "cannot connect to endpoint : no connection within 10s")
+		expectError(t, e.post(t.Context(), "", c), "cannot connect to endpoint : no connection within 10s")
 		expectDuration(t, began, 10*time.Second)
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -367,14 +392,14 @@ func TestTimeouts(t *testing.T) {
 			return nil, ctx.Err()
 		}
 		began := time.Now()
-		expectError(t, e.post(t.Context(), c), "cannot connect to endpoint : no connection within 10s")
+		expectError(t, e.post(t.Context(), "", c), "cannot connect to endpoint : no connection within 10s")
 		expectDuration(t, began, 10*time.Second)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(errors.New("it is over")) })
 		began := time.Now()
-		expectError(t, piped(t, hang).post(ctx, c), "cannot connect to endpoint : it is over")
+		expectError(t, piped(t, hang).post(ctx, "", c), "cannot connect to endpoint : it is over")
 		expectDuration(t, began, time.Second)
 	})
 }
@@ -415,7 +440,7 @@ func TestLongAnswers(t *testing.T) {
 				})
 				c := counts(map[string]int64{"a": 1})
 				began := time.Now()
-				expectError(t, e.post(t.Context(), c), "")
+				expectError(t, e.post(t.Context(), "", c), "")
 				if took := time.Since(began); took > drainTimeout {
 					t.Errorf("took %v, want at most %v", took, drainTimeout)
 				}
@@ -436,11 +461,11 @@ func TestHTTPS(t *testing.T) {
 	c := counts(map[string]int64{"a": 1})
 
 	e := at(t, application.URL, "")
-	err := e.post(t.Context(), c)
+	err := e.post(t.Context(), "", c)
 	if err == nil || !strings.Contains(err.Error(), "cannot connect to endpoint : tls: failed to verify certificate") {
 		t.Errorf("error %v, want one about the certificate", err)
 	}
 	e.tls.RootCAs = x509.NewCertPool()
 	e.tls.RootCAs.AddCert(application.Certificate())
-	expectError(t, e.post(t.Context(), c), "")
+	expectError(t, e.post(t.Context(), "", c), "")
 }

@@ -3,66 +3,219 @@ package endpoint
 import (
 	"context"
 	"errors"
-	"slices"
-
-	"pixel-ping/internal/hits"
+	"time"
 )
 
-// Send posts counts and returns those that the application did not accept, and
-// the error if there are any. The error is worded as the original's log has it
-// (in its flush). Send only reads counts, and does not keep them. When ctx
-// ends, Send returns at once.
+const (
+	// maxTries is how often in a row a part in doubt is cut, or refused as too
+	// large, before it is sent in smaller parts. The application may have saved it
+	// each time, so that this may count it twice. A small body fits into the
+	// system's buffers even if nobody reads it; so a cut says little of whether it
+	// was read, and five in a row say more.
+	maxTries = 5
+
+	// limitLife is how long the size that the application accepts is remembered, as
+	// applications change.
+	limitLife = time.Hour
+
+	// maxRetries is how many keys that were set aside are tried again in a flush,
+	// and maxRefused how many keys may be refused alone, though larger bodies are
+	// accepted, before a flush ends: they bound the POSTs of a flush.
+	maxRetries, maxRefused = 8, 8
+)
+
+// Send delivers b, or goes on where an earlier Send has ended. It returns nil if
+// nothing is left of b, and else an error worded as the original's log has it (in
+// its flush). When ctx ends, Send returns at once. One goroutine at a time may
+// call it.
 //
-// A batch that is too large for the application, as one is after a long outage,
-// is sent in halves, and these in halves, down to single keys, so that a key
-// that is refused alone does not keep back the others. (The original sends the
-// same batch again, and it only grows.) Any other failure ends Send, since the
-// rest would fail too; Send returns that error, or else the first one.
-func (e *Endpoint) Send(ctx context.Context, counts []hits.Count) (left []hits.Count, err error) {
-	p := parts{post: e.post}
-	return p.send(ctx, counts)
+// After an error, b.InDoubt is whether the application may have saved the part
+// under way. If so, b must be sent again, with nothing newer before it, until the
+// application accepts it: a later refusal does not tell whether the application
+// has saved the part before. If not, the counts that are left may go into another
+// batch.
+//
+// A batch that is too large for the application, as one is after a long outage, is
+// sent in parts. (The original sends the same batch again, and it only grows.) The
+// parts begin with the smallest keys. So if the first key is refused even alone,
+// size is not the reason, and Send fails. If a later key is refused alone, all
+// smaller ones were accepted, and it and the larger ones are set aside. Later
+// flushes try some of the keys that were set aside again, after all others.
+func (e *Endpoint) Send(ctx context.Context, b *Batch) error {
+	err := e.send(ctx, b)
+	if err == nil && len(b.Aside) > 0 && !b.Last && !b.single {
+		e.retried = b.retryAside(e.retried)
+		err = e.send(ctx, b)
+	}
+	if err == nil && len(b.Aside) > 0 {
+		err = errAside
+	}
+	return err
 }
 
-// maxCuts is how many single keys in a row may have their connection cut before
-// their size is no longer taken for the reason: then a proxy accepts
-// connections, but no backend is behind it. 8 keys that are too large in a row
-// are unlikely, and 8 connections cost little.
-const maxCuts = 8
+var errAside = errors.New("keys are left that were refused alone before, and are set aside")
 
-// parts is one Send.
-type parts struct {
-	post func(ctx context.Context, counts []hits.Count) error
-	cuts int // single keys in a row whose connection was cut
-}
-
-func (p *parts) send(ctx context.Context, counts []hits.Count) (left []hits.Count, err error) {
-	err = p.post(ctx, counts)
-	switch {
-	case err == nil:
-		p.cuts = 0
-		return nil, nil
-	case !maybeTooLarge(err):
-		return counts, err
-	case len(counts) < 2:
-		if p.cuts++; errors.Is(err, ErrCut) && p.cuts >= maxCuts {
-			err = errors.New(err.Error())
+// send delivers b but for the keys that are set aside.
+func (e *Endpoint) send(ctx context.Context, b *Batch) error {
+	if len(b.List) == len(b.Aside) {
+		b.First = len(b.List)
+		if b.Last {
+			return nil
 		}
-		return counts, err
+		return e.post(ctx, "", nil) // It says that the daemon lives.
 	}
-	half := len(counts) / 2
-	left, err = p.send(ctx, counts[:half])
-	if err != nil && !maybeTooLarge(err) {
-		return slices.Concat(left, counts[half:]), err
+	s := &search{e: e, b: b, limit: e.limit, learned: e.learned}
+	if time.Since(e.learned) > limitLife {
+		e.limit = 0
 	}
-	rest, second := p.send(ctx, counts[half:])
-	if err == nil || second != nil && !maybeTooLarge(second) {
-		err = second
+	for {
+		if !b.InDoubt {
+			b.End = e.endOfPart(b)
+		}
+		part := b.part()
+		b.keepProgress()
+		if len(part) == 0 {
+			return s.refused
+		}
+		err := e.post(ctx, b.partID(), part)
+		switch {
+		case err == nil:
+			if b.End < len(b.List) || b.First > 0 {
+				b.accepted = max(b.accepted, e.sizeOf(b))
+			}
+			b.First, b.InDoubt, b.cuts, b.refused = b.End, false, 0, 0
+		case !s.tooLarge(err):
+			return err
+		case len(part) > 1:
+			s.halve()
+		default:
+			if !s.refuseKey(err) {
+				return err
+			}
+		}
 	}
-	return slices.Concat(left, rest), err
 }
 
-// maybeTooLarge reports whether the counts of a POST that failed with err may be
-// accepted in parts.
-func maybeTooLarge(err error) bool {
-	return errors.Is(err, ErrTooLarge) || errors.Is(err, ErrCut)
+// A search is a send on its way to parts that the application accepts.
+type search struct {
+	e       *Endpoint
+	b       *Batch
+	limit   int64     // of e before the search
+	learned time.Time // of e before the search
+
+	ofDoubt    bool // the part in doubt from first to end is being searched
+	first, end int
+
+	refused   error // of the first key that was refused alone
+	others    int   // how many keys were refused alone, though larger bodies are accepted
+	halvedEnd int   // the end of the part that was halved first, and the limit before that
+	before    int64
+}
+
+// tooLarge reports whether the part may be accepted in smaller parts after err. If
+// not, it notes whether the part is in doubt.
+func (s *search) tooLarge(err error) bool {
+	b, failed := s.b, err.(*failure)
+	switch {
+	case b.InDoubt:
+		b.countTries(failed.kind)
+		if b.cuts < maxTries && b.refused < maxTries {
+			return false
+		}
+		s.ofDoubt, s.first, s.end = true, b.First, b.End
+		b.InDoubt, b.Doubled, b.cuts, b.refused = false, true, 0, 0
+		return true
+	case failed.kind == ErrTooLarge:
+		return true
+	case failed.kind == ErrCut && (!failed.written || s.ofDoubt || b.single):
+		b.Doubled = b.Doubled || failed.written
+		return true
+	case s.ofDoubt && b.accepted == 0:
+		// The search has not come to its end: the part is in doubt as it was before.
+		b.First, b.End, b.InDoubt = s.first, s.end, true
+		return false
+	}
+	b.InDoubt = failed.written
+	b.countTries(failed.kind)
+	return false
+}
+
+// halve makes the limit half of the part that was refused.
+func (s *search) halve() {
+	if s.b.First >= s.halvedEnd {
+		s.halvedEnd, s.before = s.b.End, s.e.limit
+	}
+	s.e.limit, s.e.learned = s.e.sizeOf(s.b)/2, time.Now()
+}
+
+// refuseKey sets the key aside that was refused alone with err, and with it the
+// larger ones, if its size is the reason. It reports whether to go on.
+func (s *search) refuseKey(err error) bool {
+	if s.refused == nil {
+		s.refused = err
+	}
+	switch e, b := s.e, s.b; {
+	case b.single:
+		b.setAside(b.End)
+	case b.accepted == 0:
+		// Not even the smallest key is accepted: nothing is learned of the limit.
+		e.limit, e.learned = s.limit, s.learned
+		return false
+	case e.sizeOf(b) > b.accepted:
+		b.setAside(len(b.List))
+	default:
+		b.setAside(b.End)
+		e.limit, s.halvedEnd = s.before, 0
+		s.others++
+	}
+	return s.others < maxRefused
+}
+
+// endOfPart returns where the part ends that begins with b.First: it has one key
+// at least, and is no larger than the limit if it has more.
+func (e *Endpoint) endOfPart(b *Batch) int {
+	if b.First == 0 && !b.single && b.order == nil {
+		// Most batches fit: see before the keys are sorted.
+		b.End = len(b.List)
+		if e.limit == 0 || e.bodySize(b.part()) <= e.limit {
+			return b.End
+		}
+	}
+	size, keys := e.bodySize(nil)-int64(commaSize), 0
+	for position := b.First; position < len(b.List); position++ {
+		i := b.index(position)
+		if b.Aside[b.List[i].Key] {
+			continue
+		}
+		size += int64(b.sizes[i])
+		if keys > 0 && (b.single || e.limit > 0 && size > e.limit) {
+			return position
+		}
+		keys++
+	}
+	return len(b.List)
+}
+
+// sizeOf returns the size of the body of the part under way.
+func (e *Endpoint) sizeOf(b *Batch) int64 {
+	size := e.bodySize(nil) - int64(commaSize)
+	for position := b.First; position < b.End; position++ {
+		if i := b.index(position); !b.Aside[b.List[i].Key] {
+			size += int64(b.sizes[i])
+		}
+	}
+	return size
+}
+
+// countTries counts how often in a row the part in doubt has failed in the same
+// way.
+func (b *Batch) countTries(kind error) {
+	cuts, refused := b.cuts+1, b.refused+1
+	b.cuts, b.refused = 0, 0
+	switch kind {
+	case ErrCut:
+		b.cuts = cuts
+	case ErrTooLarge:
+		b.refused = refused
+	}
 }

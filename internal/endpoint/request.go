@@ -13,15 +13,26 @@ import (
 // writeRequest writes the POST with the headers that Node writes, in Node's order.
 // It encodes the body twice, first to learn its length and then to write it to w,
 // so that the body is never in memory as a whole.
-func (e *Endpoint) writeRequest(w io.Writer, counts []hits.Count) error {
-	var length counter
-	e.writeBody(bufio.NewWriter(&length), counts)
-
+//
+// If id is not empty, the request has it as its Idempotency-Key, which the original
+// does not send. An application that knows the id has saved the counts before.
+func (e *Endpoint) writeRequest(w io.Writer, id string, counts []hits.Count) error {
+	length := e.bodySize(counts)
 	request := bufio.NewWriterSize(w, 64<<10)
 	fmt.Fprintf(request, "POST %s HTTP/1.1\r\nhost: %s\r\n", e.target, e.host)
 	fmt.Fprintf(request, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n", length)
+	if id != "" {
+		fmt.Fprintf(request, "Idempotency-Key: \"%s\"\r\n", id)
+	}
 	fmt.Fprintf(request, "%sConnection: keep-alive\r\n\r\n", e.authorization)
 	return e.writeBody(request, counts)
+}
+
+// bodySize returns how many bytes the body for counts has.
+func (e *Endpoint) bodySize(counts []hits.Count) int64 {
+	var size counter
+	e.writeBody(bufio.NewWriter(&size), counts)
+	return int64(size)
 }
 
 // writeBody writes the JSON object of keys and counts, and the secret if there is

@@ -17,11 +17,12 @@ import (
 	"pixel-ping/internal/logwriter"
 )
 
-// A Sender delivers counts. It returns those that were not accepted, in their
-// order, and an error worded for the log if there are any. It only reads counts,
-// and does not keep them. An endpoint.Endpoint is one.
+// A Sender delivers a batch, or goes on where it has ended before. It returns nil
+// if nothing is left of the batch, and else an error worded for the log. If the
+// batch is in doubt then, it has to be sent again as it is. An endpoint.Endpoint is
+// a Sender.
 type Sender interface {
-	Send(ctx context.Context, counts []hits.Count) (left []hits.Count, err error)
+	Send(ctx context.Context, b *endpoint.Batch) error
 }
 
 // Flusher delivers the counts of its Store. While Run or Flush runs, nobody else
@@ -35,8 +36,14 @@ type Flusher struct {
 	Stdout   *logwriter.Writer // the log
 	Stderr   *logwriter.Writer // what went wrong
 
-	logged *logwriter.Batch // the last batch that the log has accepted; nil before the first
-	tally  tally
+	batch  *endpoint.Batch // the batch under way, which is in doubt between two flushes; nil if there is none
+	counts hits.Counts     // what is left of it
+
+	logged     *logwriter.Batch // the last batch of lines that the log has accepted; nil before the first
+	loggedKeys int              // how many keys the last lines had, and how many hits;
+	loggedHits int64            // 0 if they were left out
+
+	tally tally
 }
 
 // fullInterval is the least time between two flushes for want of room. Otherwise,
@@ -50,12 +57,14 @@ const fullInterval = time.Second
 // what is left and returns. When ctx ends, the delivery under way fails, and any
 // later one fails at once.
 //
-// Run reports whether the log has a line for each key that it leaves in the Store.
-// To learn this, it waits until the log is written or the deadline of Stdout has
-// passed.
-func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) (logged bool) {
+// Run returns what it leaves in the Store. To learn whether the log has that, it
+// waits until the log is written or the deadline of Stdout has passed.
+func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) Rest {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
+	if f.Endpoint != nil && f.Store.Keeps() && f.Store.Pending() > 0 {
+		f.Flush(ctx)
+	}
 	full, pause := f.Store.Full(), (<-chan time.Time)(nil)
 	for {
 		select {
@@ -79,92 +88,128 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 	}
 }
 
-// flushLast delivers what is left at a stop. It makes no empty flush, which
-// would tell the application that the daemon lives. If only a part was accepted,
-// or the log was busy, flushLast logs what was not accepted once more: the last
-// block of the log is what was not delivered. It reports whether the log has all
-// of that.
-func (f *Flusher) flushLast(ctx context.Context) (logged bool) {
-	counts := f.Store.Take()
-	if len(counts) == 0 {
-		f.Store.Merge(nil)
-		f.reportRefused()
-		return true
+// Rest is what could not be delivered. It is empty without an endpoint and with
+// Discard, when nothing was promised.
+type Rest struct {
+	Hits, Keys int64
+	InDoubt    int64 // hits that the application may have saved
+	Logged     bool  // the log has a line for each of the keys
+	Kept       bool  // the journal has them
+}
+
+// String says in one line what could not be delivered.
+func (r Rest) String() string {
+	were, doubt, log := "were", "", "the log has them"
+	if r.Hits == 1 {
+		were = "was"
 	}
-	list := counts.List()
-	batch := f.logCounts(list)
-	left := f.deliver(ctx, counts, list)
+	if r.InDoubt > 0 {
+		doubt = fmt.Sprintf(" (%s may have been saved)", logwriter.Plural(r.InDoubt, "hit"))
+	}
+	if r.Kept {
+		log = "the journal has them"
+	} else if !r.Logged {
+		log = "the log does not have them"
+	}
+	return fmt.Sprintf("%s of %s %s not delivered%s; %s",
+		logwriter.Plural(r.Hits, "hit"), logwriter.Plural(r.Keys, "key"), were, doubt, log)
+}
+
+// flushLast delivers what is held at a stop. Unless the last lines of the log are
+// just what was not delivered, it logs that once more.
+func (f *Flusher) flushLast(ctx context.Context) (rest Rest) {
+	f.flush(ctx, true)
 	if f.logged != nil {
 		<-f.logged.Done()
 	}
-	if len(left) > 0 && !f.Discard && (batch == nil || len(left) < len(list)) {
+	if f.Endpoint == nil {
+		return Rest{}
+	}
+	if f.batch != nil {
+		rest.InDoubt = sum(f.batch.Doubtful())
+	}
+	if f.Store.Keeps() && f.Store.Pending() > 0 {
+		rest.Keys, rest.Hits, rest.Kept = int64(len(f.counts)+len(f.Store.List())), f.Store.Pending(), true
+		return rest
+	}
+	if f.batch != nil {
+		f.Store.Merge(f.counts)
+		f.batch, f.counts = nil, nil
+	}
+	left := f.Store.Take()
+	defer f.Store.Merge(left)
+	if len(left) == 0 {
+		return Rest{}
+	}
+	rest.Keys, rest.Hits = int64(len(left)), left.Hits()
+	if f.loggedKeys != len(left) || f.loggedHits != rest.Hits {
 		fmt.Fprintln(f.Stdout, "Not delivered:")
-		if batch = f.logCounts(left); batch != nil {
-			<-batch.Done()
+		f.logCounts(left.List())
+		if f.logged != nil {
+			<-f.logged.Done()
 		}
 	}
-	f.reportRefused()
-	return len(left) == 0 || batch != nil && batch.Taken()
+	rest.Logged = f.loggedHits == rest.Hits && f.logged.Taken()
+	return rest
 }
 
 // Flush logs all counts and delivers them (the original's flush), even if there
-// are none. It returns when the application has accepted the counts or the
-// delivery has failed. The log may still be writing then: however slowly it is
-// read, no POST waits for it.
-func (f *Flusher) Flush(ctx context.Context) {
-	counts := f.Store.Take()
-	list := counts.List()
-	f.logCounts(list)
-	f.deliver(ctx, counts, list)
-	f.reportRefused()
-}
+// are none. A batch in doubt comes first; if the application accepts it, the counts
+// since then follow, if there are any. Flush returns when the application has
+// accepted the counts or the delivery has failed. The log may still be writing
+// then: however slowly it is read, no POST waits for it.
+func (f *Flusher) Flush(ctx context.Context) { f.flush(ctx, false) }
 
-// deliver ends what Take began: each of the counts is accepted and forgotten, or
-// merged back, or, with Discard, dropped. list has the same counts. deliver returns
-// those that were not accepted.
-func (f *Flusher) deliver(ctx context.Context, counts hits.Counts, list []hits.Count) (left []hits.Count) {
+// flush is Flush. The last one makes no empty flush, which would tell the
+// application that the daemon lives.
+func (f *Flusher) flush(ctx context.Context, last bool) {
 	if f.Endpoint == nil {
-		f.Store.Merge(counts)
+		f.logCounts(f.Store.List())
 		f.Stdout.Wait(logDelay)
-		return nil
+		f.reportStore()
+		return
 	}
-	left, err := f.Endpoint.Send(ctx, list)
-	switch {
-	case f.Discard:
-		f.Store.Merge(nil)
-	case len(left) == len(list):
-		f.Store.Merge(counts)
-	default:
-		some := make(hits.Counts, len(left))
-		for _, count := range left {
-			some[count.Key] = counts[count.Key]
-		}
-		f.Store.Merge(some)
+	goOn := !last || f.Store.Pending() > 0
+	if !goOn {
+		f.reportStore()
+		return
 	}
-	f.tally.note(err == nil, sum(list)-sum(left))
-	f.Stdout.Wait(logDelay)
-	if err == nil {
-		fmt.Fprintln(f.Stdout, "--- flushed ---")
-		return nil
+	if f.batch != nil {
+		goOn = ctx.Err() == nil && f.deliver(ctx, last) && f.Store.Pending() > 0
 	}
-	// The error may quote the other end: a name in its certificate, say.
-	fmt.Fprintf(f.Stderr, "--- %s\n", escape(err.Error()))
-	if errors.Is(err, endpoint.ErrForbidden) {
-		fmt.Fprint(f.Stderr, forbiddenText)
+	for goOn && f.batch == nil {
+		recovered := f.take()
+		goOn = f.deliver(ctx, last) && recovered && f.Store.Pending() > 0
 	}
-	return left
+	f.tally.end(f.batch)
+	f.reportStore()
 }
 
-// logDelay is how long a flush waits at its end for its lines to be written, so that
-// an error on stderr follows them, as in the original, and so that the log is not
-// busy at a next flush that comes at once. It is short, as that flush waits, too.
-const logDelay = 200 * time.Millisecond
+// take takes a batch from the Store. It reports whether an earlier process has sent
+// the batch; then there may be another one.
+func (f *Flusher) take() (again bool) {
+	f.counts = f.Store.Take()
+	list, sent := f.counts.List(), f.Store.Sent()
+	if sent == nil {
+		f.batch = endpoint.NewBatch(list, f.Store.Aside)
+	} else {
+		aside := make(map[string]bool)
+		for _, r := range sent.Records {
+			aside[r.Key] = r.Aside
+		}
+		f.batch = endpoint.NewBatch(list, aside)
+		f.batch.First, f.batch.End = sent.Progress.First, sent.Progress.End
+		f.batch.InDoubt = f.batch.First < f.batch.End
+	}
+	f.batch.ID, f.batch.Keeper, f.batch.Room = f.Store.ID(), f.Store, f.Store.Limit()/asideShare
+	return sent != nil
+}
 
-const forbiddenText = "pixel-ping: the application refuses the request itself: \"secret\", or the user and " +
-	"password in \"endpoint\", may differ from the application's\n"
-
-// reportRefused prints how many hits the Store has refused since the last flush.
-func (f *Flusher) reportRefused() {
+// reportStore says what the Store could not count or keep since the last flush.
+func (f *Flusher) reportStore() {
+	if err := f.Store.JournalError(); err != nil {
+		fmt.Fprintf(f.Stderr, "pixel-ping: %v\n", err)
+	}
 	if n := f.Store.Refused(); n > 0 {
 		of, were := "new keys", "were"
 		if n == 1 {
@@ -175,18 +220,99 @@ func (f *Flusher) reportRefused() {
 	}
 }
 
+// asideShare is the part of the memory for keys that those may take which the
+// application refuses one by one: clients who send such keys leave room for others.
+const asideShare = 8
+
+// deliver sends f.batch, and reports whether some of it was accepted. Unless the
+// batch is in doubt then, deliver ends what Take began: each count is accepted and
+// forgotten, or merged back, or, with Discard, dropped.
+func (f *Flusher) deliver(ctx context.Context, last bool) (accepted bool) {
+	b := f.batch
+	b.Last = last
+	list := b.Left()
+	f.logCounts(list)
+	err := f.Endpoint.Send(ctx, b)
+	f.Store.Aside = b.Aside
+	left := b.Left()
+	f.tally.note(err == nil && len(b.Dropped) == 0, sum(list)-sum(left)-sum(b.Dropped))
+	if accepted = len(left) < len(f.counts); accepted {
+		some := make(hits.Counts, len(left))
+		for _, count := range left {
+			some[count.Key] = f.counts[count.Key]
+		}
+		f.counts = some
+	}
+	switch {
+	case err != nil && f.Discard:
+		f.Store.Merge(nil)
+		f.batch, f.counts = nil, nil
+	case b.InDoubt:
+		f.Store.Keep(f.counts)
+	default:
+		f.Store.Merge(f.counts)
+		f.batch, f.counts = nil, nil
+	}
+	f.report(b, err)
+	return accepted
+}
+
+// report says how the delivery of b has ended: with err, or well.
+func (f *Flusher) report(b *endpoint.Batch, err error) {
+	f.Stdout.Wait(logDelay)
+	if err != nil {
+		// The error may quote the other end: a name in its certificate, say.
+		fmt.Fprintf(f.Stderr, "--- %s\n", escape(err.Error()))
+	} else {
+		fmt.Fprintln(f.Stdout, "--- flushed ---")
+	}
+	if errors.Is(err, endpoint.ErrForbidden) {
+		fmt.Fprint(f.Stderr, forbiddenText)
+	}
+	if b.Doubled {
+		fmt.Fprint(f.Stderr, doubledText)
+		b.Doubled = false
+	}
+	if len(b.Dropped) > 0 {
+		fmt.Fprintln(f.Stdout, "Dropped:")
+		f.logCounts(b.Dropped)
+		fmt.Fprintf(f.Stderr, "pixel-ping: %s of %s dropped: the application refuses each key alone as too large\n",
+			logwriter.Plural(sum(b.Dropped), "hit"), logwriter.Plural(len(b.Dropped), "key"))
+		b.Dropped = nil
+	}
+}
+
+// sum returns the number of hits in a list.
+func sum(list []hits.Count) (n int64) {
+	for _, count := range list {
+		n += count.Hits
+	}
+	return n
+}
+
+// logDelay is how long a flush waits at its end for its lines to be written, so that
+// an error on stderr follows them, as in the original, and so that the log is not
+// busy at a next flush that comes at once. It is short, as that flush waits, too.
+const logDelay = 200 * time.Millisecond
+
+const (
+	forbiddenText = "pixel-ping: the application refuses the request itself: \"secret\", or the user and " +
+		"password in \"endpoint\", may differ from the application's\n"
+	doubledText = "pixel-ping: some hits may be counted twice: the application may have saved them before it " +
+		"cut the connection, and they are sent again in other parts\n"
+)
+
 // logCounts has the log write a line for each key (the original's log), so that
-// there is a record of the hits whatever becomes of them. It returns nil if the
-// lines are left out, since the log is still busy with those of an earlier flush.
-func (f *Flusher) logCounts(counts []hits.Count) *logwriter.Batch {
-	batch := f.Stdout.Batch(countLines(counts))
-	if batch != nil {
-		f.logged = batch
+// there is a record of the hits whatever becomes of them. It leaves the lines out
+// if the log is still busy with those of an earlier flush.
+func (f *Flusher) logCounts(counts []hits.Count) {
+	f.loggedKeys, f.loggedHits = 0, 0
+	if batch := f.Stdout.Batch(countLines(counts)); batch != nil {
+		f.logged, f.loggedKeys, f.loggedHits = batch, len(counts), sum(counts)
 	} else if len(counts) > 0 {
 		fmt.Fprintf(f.Stdout, "pixel-ping: %s left out of the log here, which is still busy with an earlier flush\n",
 			logwriter.Plural(len(counts), "line"))
 	}
-	return batch
 }
 
 // countLines are the lines of the log for some counts.

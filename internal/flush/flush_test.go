@@ -24,14 +24,15 @@ import (
 type application struct {
 	latency time.Duration
 	err     error
+	doubt   bool // after err, the batch is in doubt
 
 	mu       sync.Mutex
 	received []string // of each delivery, when it began, the counts
 }
 
-func (a *application) Send(ctx context.Context, counts []hits.Count) ([]hits.Count, error) {
+func (a *application) Send(ctx context.Context, b *endpoint.Batch) error {
 	var all []string
-	for _, count := range counts {
+	for _, count := range b.List {
 		all = append(all, fmt.Sprintf("%s=%d", count.Key, count.Hits))
 	}
 	a.mu.Lock()
@@ -39,12 +40,13 @@ func (a *application) Send(ctx context.Context, counts []hits.Count) ([]hits.Cou
 	a.mu.Unlock()
 	select {
 	case <-time.After(a.latency):
-		if a.err != nil {
-			return counts, a.err
+		if a.err == nil {
+			b.First = len(b.List)
 		}
-		return nil, nil
+		b.End, b.InDoubt = len(b.List), a.doubt && a.err != nil
+		return a.err
 	case <-ctx.Done():
-		return counts, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 }
 
@@ -177,13 +179,14 @@ func TestKeysDoNotForgeTheLog(t *testing.T) {
 // partial is an application that does not accept the keys in refuses.
 type partial struct{ refuses string }
 
-func (p partial) Send(_ context.Context, counts []hits.Count) (left []hits.Count, err error) {
-	for _, count := range counts {
+func (p partial) Send(_ context.Context, b *endpoint.Batch) (err error) {
+	for _, count := range b.List {
 		if strings.Contains(p.refuses, count.Key) {
-			left, err = append(left, count), endpoint.ErrTooLarge
+			b.Aside[count.Key], err = true, endpoint.ErrTooLarge
 		}
 	}
-	return left, err
+	b.First = len(b.List)
+	return err
 }
 
 // What was accepted is not merged back with what was not.
@@ -483,8 +486,8 @@ func TestStopWithASlowReader(t *testing.T) {
 			f.Stdout.SetDeadline(began.Add(8500 * time.Millisecond))
 			stopped := make(chan struct{})
 			close(stopped)
-			if !f.Run(t.Context(), stopped, nil) {
-				t.Error("something is said to be left")
+			if rest := f.Run(t.Context(), stopped, nil); rest != (Rest{}) {
+				t.Errorf("something is left: %+v", rest)
 			}
 			if took := time.Since(began).Round(10 * time.Millisecond); took != test.took {
 				t.Errorf("the stop took %v, want %v", took, test.took)
@@ -511,28 +514,29 @@ func TestStopKnowsWhetherTheLogHasWhatIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
+	logged, lost := Rest{Hits: 1000, Keys: 1000, Logged: true}, Rest{Hits: 1000, Keys: 1000}
 	room := 0
 	for name, test := range map[string]struct {
 		stdout io.Writer
 		app    Sender
-		want   bool
+		want   Rest
 	}{
-		"a reader":           {io.Discard, &application{err: errors.New("down")}, true},
-		"a slow reader":      {&slowReader{bytesPerSecond: 4000}, &application{err: errors.New("down")}, true},
-		"a reader too slow":  {&slowReader{bytesPerSecond: 2900}, &application{err: errors.New("down")}, false},
-		"all is delivered":   {null, &application{}, true},
-		"the null device":    {null, &application{err: errors.New("down")}, false},
-		"a part, not logged": {null, partial{"00000001"}, false},
+		"a reader":           {io.Discard, &application{err: errors.New("down")}, logged},
+		"a slow reader":      {&slowReader{bytesPerSecond: 4000}, &application{err: errors.New("down")}, logged},
+		"a reader too slow":  {&slowReader{bytesPerSecond: 2900}, &application{err: errors.New("down")}, lost},
+		"all is delivered":   {null, &application{}, Rest{}},
+		"the null device":    {null, &application{err: errors.New("down")}, lost},
+		"a part, not logged": {null, partial{"00000001"}, Rest{Hits: 1, Keys: 1}},
 		"no reader": {writerFunc(func([]byte) (int, error) { return 0, syscall.EPIPE }),
-			&application{err: errors.New("down")}, false},
+			&application{err: errors.New("down")}, lost},
 		"a disk that fills": {writerFunc(func(p []byte) (int, error) {
 			if room += len(p); room > 9000 {
 				return 0, syscall.ENOSPC
 			}
 			return len(p), nil
-		}), &application{err: errors.New("down")}, false},
+		}), &application{err: errors.New("down")}, lost},
 		"a reader that hangs": {writerFunc(func([]byte) (int, error) { <-time.After(time.Hour); return 0, io.EOF }),
-			&application{err: errors.New("down")}, false},
+			&application{err: errors.New("down")}, lost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -543,7 +547,7 @@ func TestStopKnowsWhetherTheLogHasWhatIsLeft(t *testing.T) {
 				stopped := make(chan struct{})
 				close(stopped)
 				if got := f.Run(t.Context(), stopped, nil); got != test.want {
-					t.Errorf("the log has what is left: %v, want %v", got, test.want)
+					t.Errorf("left: %+v, want %+v", got, test.want)
 				}
 				if took := time.Since(began); took > 4*time.Second {
 					t.Errorf("took %v, want at most 4s", took)
@@ -567,8 +571,8 @@ func TestStopWhileTheLogIsBusy(t *testing.T) {
 		store.Record("a")
 		stopped := make(chan struct{})
 		close(stopped)
-		if !f.Run(t.Context(), stopped, nil) {
-			t.Error("the log is said not to have what is left")
+		if got, want := f.Run(t.Context(), stopped, nil), (Rest{Hits: 1, Keys: 1, Logged: true}); got != want {
+			t.Errorf("left: %+v, want %+v", got, want)
 		}
 		const want = "1:\t00000999\n" +
 			"pixel-ping: 1 line left out of the log here, which is still busy with an earlier flush\n" +
@@ -595,4 +599,197 @@ func TestFullStoreIsFlushedOnceASecond(t *testing.T) {
 		}
 		end()
 	})
+}
+
+// A batch in doubt is sent again first, as it is, and logged again. When the
+// application accepts it, the same flush goes on with the counts since then.
+func TestBatchInDoubt(t *testing.T) {
+	app := &application{err: errors.New("no answer"), doubt: true}
+	f, store, stdout, stderr := newFlusher(app, "a")
+	f.Flush(t.Context())
+	store.Record("a")
+	store.Record("b")
+	f.Flush(t.Context())
+	app.expect(t, "a=1", "a=1")
+	expectOutput(t, stdout, "1:\ta\n1:\ta\n")
+	expectOutput(t, stderr, "--- no answer\n--- no answer\n")
+	if got := store.Pending(); got != 3 {
+		t.Errorf("%d hits are pending, want 3", got)
+	}
+
+	app.err = nil
+	f.Flush(t.Context())
+	app.expect(t, "a=1", "a=1 b=1")
+	expectOutput(t, stdout, "1:\ta\n--- flushed ---\n1:\ta\n1:\tb\n--- flushed ---\n")
+	if got := store.Pending(); got != 0 {
+		t.Errorf("%d hits are pending, want none", got)
+	}
+
+	// Nothing since then: no empty flush follows.
+	app.err = errors.New("no answer")
+	store.Record("c")
+	f.Flush(t.Context())
+	app.err = nil
+	f.Flush(t.Context())
+	app.expect(t, "c=1", "c=1")
+}
+
+func TestDiscardDropsABatchInDoubt(t *testing.T) {
+	app := &application{err: errors.New("no answer"), doubt: true}
+	f, store, _, _ := newFlusher(app, "a")
+	f.Discard = true
+	f.Flush(t.Context())
+	store.Record("b")
+	f.Flush(t.Context())
+	app.expect(t, "a=1", "b=1")
+	if got := store.Pending(); got != 0 {
+		t.Errorf("%d hits are pending, want none", got)
+	}
+}
+
+// At a stop, a batch in doubt is tried once more. What the application may have
+// saved is named, and the last lines of the log are all that was not delivered.
+func TestStopWithABatchInDoubt(t *testing.T) {
+	for _, test := range []struct {
+		accepts   bool
+		abandoned bool
+		rest      Rest
+		sends     []string
+		log       string
+	}{
+		{true, false, Rest{}, []string{"a=1", "a=1", "a=1 b=1"},
+			"1:\ta\n1:\ta\n--- flushed ---\n1:\ta\n1:\tb\n--- flushed ---\n"},
+		{false, false, Rest{Hits: 3, Keys: 2, InDoubt: 1, Logged: true}, []string{"a=1", "a=1"},
+			"1:\ta\n1:\ta\nNot delivered:\n2:\ta\n1:\tb\n"},
+		{false, true, Rest{Hits: 3, Keys: 2, InDoubt: 1, Logged: true}, []string{"a=1"},
+			"1:\ta\nNot delivered:\n2:\ta\n1:\tb\n"},
+	} {
+		app := &application{err: errors.New("no answer"), doubt: true}
+		f, store, stdout, _ := newFlusher(app, "a")
+		f.Flush(t.Context())
+		store.Record("a")
+		store.Record("b")
+		if test.accepts {
+			app.err = nil
+		}
+		ctx, abandon := context.WithCancel(t.Context())
+		defer abandon()
+		if test.abandoned {
+			abandon()
+		}
+		stopped := make(chan struct{})
+		close(stopped)
+		if got := f.Run(ctx, stopped, nil); got != test.rest {
+			t.Errorf("left: %+v, want %+v", got, test.rest)
+		}
+		app.expect(t, test.sends...)
+		expectOutput(t, stdout, test.log)
+		if got := store.Pending(); got != test.rest.Hits {
+			t.Errorf("%d hits are pending, want %d", got, test.rest.Hits)
+		}
+	}
+}
+
+// A key that is dropped, and that some may be counted twice, is reported once.
+func TestReport(t *testing.T) {
+	f, store, stdout, stderr := newFlusher(nil, "a", "b", "b", "c")
+	sends := 0
+	f.Endpoint = senderFunc(func(b *endpoint.Batch) {
+		if sends++; sends == 1 {
+			b.Dropped, b.Doubled = b.List[1:2], true
+			b.First, b.End, b.InDoubt = 2, 3, true
+		}
+	})
+	f.Flush(t.Context())
+	if got := store.Pending(); got != 1 {
+		t.Errorf("%d hits are pending, want 1", got)
+	}
+	expectOutput(t, stdout, "1:\ta\n2:\tb\n1:\tc\nDropped:\n2:\tb\n")
+	expectOutput(t, stderr, "--- down\n"+doubledText+
+		"pixel-ping: 2 hits of 1 key dropped: the application refuses each key alone as too large\n")
+	f.Flush(t.Context())
+	expectOutput(t, stdout, "1:\tc\n")
+	expectOutput(t, stderr, "--- down\n")
+}
+
+// A batch knows whether a later flush can follow, and how much room keys may take
+// that are set aside.
+func TestBatchKnowsItsBounds(t *testing.T) {
+	f, store, _, _ := newFlusher(nil, "a")
+	f.Endpoint = senderFunc(func(b *endpoint.Batch) {
+		if b.Last || b.Room != store.Limit()/8 {
+			t.Errorf("at a flush, last is %v, and the room %d", b.Last, b.Room)
+		}
+	})
+	f.Flush(t.Context())
+	f.Endpoint = senderFunc(func(b *endpoint.Batch) {
+		if !b.Last {
+			t.Error("at a stop, the batch is not the last one")
+		}
+	})
+	stopped := make(chan struct{})
+	close(stopped)
+	if got := f.Run(t.Context(), stopped, nil).Hits; got != 1 {
+		t.Errorf("%d hits are left, want 1", got)
+	}
+}
+
+func TestRestIsSaidInOneLine(t *testing.T) {
+	for want, rest := range map[string]Rest{
+		"1 hit of 1 key was not delivered; the log has them":                                          {1, 1, 0, true, false},
+		"3 hits of 2 keys were not delivered; the log does not have them":                             {3, 2, 0, false, false},
+		"3 hits of 2 keys were not delivered (2 hits may have been saved); the log has them":          {3, 2, 2, true, false},
+		"3 hits of 2 keys were not delivered (1 hit may have been saved); the log does not have them": {3, 2, 1, false, false},
+	} {
+		if got := rest.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// Keys that the application refuses alone are set aside in the next flush, too.
+func TestKeysStaySetAside(t *testing.T) {
+	f, store, _, _ := newFlusher(nil, "a", "b")
+	f.Endpoint = partial{"b"}
+	f.Flush(t.Context())
+	seen := make(chan map[string]bool, 1)
+	f.Endpoint = senderFunc(func(b *endpoint.Batch) { seen <- maps.Clone(b.Aside) })
+	store.Record("c")
+	f.Flush(t.Context())
+	if got := <-seen; !maps.Equal(got, map[string]bool{"b": true}) {
+		t.Errorf("%v are set aside, want b", got)
+	}
+}
+
+type senderFunc func(b *endpoint.Batch)
+
+func (f senderFunc) Send(_ context.Context, b *endpoint.Batch) error {
+	f(b)
+	return errors.New("down")
+}
+
+// A batch in doubt that is merged back is not sent again in the same flush. If some
+// of it was accepted, the rest is, with the counts since then.
+func TestAfterABatchInDoubt(t *testing.T) {
+	for accepts, want := range map[int]string{0: "a=1 b=1", 1: "a=1 b=1, b=1 c=1"} {
+		f, store, _, _ := newFlusher(nil, "a", "b")
+		f.Endpoint = senderFunc(func(b *endpoint.Batch) { b.End, b.InDoubt = 2, true })
+		f.Flush(t.Context())
+		store.Record("c")
+		var sent []string
+		f.Endpoint = senderFunc(func(b *endpoint.Batch) {
+			var all []string
+			for _, count := range b.List {
+				all = append(all, fmt.Sprintf("%s=%d", count.Key, count.Hits))
+			}
+			sent = append(sent, strings.Join(all, " "))
+			if b.First, b.InDoubt = 0, false; len(sent) == 1 {
+				b.First = accepts
+			}
+		})
+		f.Flush(t.Context())
+		if got := strings.Join(sent, ", "); got != want {
+			t.Errorf("sent %s, want %s", got, want)
+		}
+	}
 }

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"pixel-ping/internal/hits"
+	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/stats"
 )
 
@@ -13,6 +13,7 @@ import (
 type tally struct {
 	mu sync.Mutex
 	stats.Flushes
+	failing bool // a delivery of the flush under way has failed
 }
 
 // Stats returns what the Flusher counts. It may be called by many goroutines at
@@ -23,26 +24,30 @@ func (f *Flusher) Stats() stats.Flushes {
 	return f.tally.Flushes
 }
 
-// note counts a flush that has ended. Accepted is how many hits the application has
-// accepted, delivered whether those were all that the flush took.
-func (t *tally) note(delivered bool, accepted int64) {
+// note counts a delivery, of which a flush may have several. Accepted is how many hits
+// the application has accepted, whole whether those were all.
+func (t *tally) note(whole bool, accepted int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.DeliveredHits += accepted
+	t.failing = t.failing || !whole
+}
+
+// end counts a flush that has ended. Doubtful is the batch that it leaves in doubt, or
+// nil.
+func (t *tally) end(doubtful *endpoint.Batch) {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.LastFlush = now
-	t.DeliveredHits += accepted
-	if delivered {
+	t.LastFlush, t.InDoubt = now, 0
+	if doubtful != nil {
+		t.InDoubt = sum(doubtful.Doubtful())
+	}
+	if t.failing || doubtful != nil {
+		t.Failed++
+	} else {
 		t.Delivered++
 		t.LastDelivery = now
-	} else {
-		t.Failed++
 	}
-}
-
-// sum returns the number of hits in a list.
-func sum(list []hits.Count) (n int64) {
-	for _, count := range list {
-		n += count.Hits
-	}
-	return n
+	t.failing = false
 }

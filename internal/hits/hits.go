@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"pixel-ping/internal/journal"
 	"pixel-ping/internal/stats"
 )
 
@@ -39,6 +40,15 @@ func (c Counts) List() []Count {
 	return list
 }
 
+// cost returns the memory that the keys take, in bytes.
+func (c Counts) cost() int64 {
+	var sum int64
+	for key := range c {
+		sum += Cost(key)
+	}
+	return sum
+}
+
 // Hits returns the number of hits of all keys.
 func (c Counts) Hits() int64 {
 	var sum int64
@@ -63,24 +73,34 @@ type Store struct {
 
 	mu      sync.Mutex
 	counts  Counts
-	held    int64  // the cost of counts, in bytes
-	batch   Counts // what was taken; the Store only looks up its keys
-	out     int64  // the cost of batch, in bytes
-	pending int64  // hits of counts and batch
-	taken   int64  // hits of batch
-	asked   bool   // full was sent a value, and no flush has made room since
-	refused int64  // hits that were refused since the last call of Refused
+	held    int64 // the cost of counts, in bytes
+	batch   part  // what was taken; the Store only looks up its keys
+	out     int64 // the cost of batch, in bytes
+	pending int64 // hits of counts and batch
+	taken   int64 // hits of batch
+	asked   bool  // full was sent a value, and no flush has made room since
+	refused int64 // hits that were refused since the last call of Refused
 
 	recorded    int64 // hits that were counted since the start
 	everRefused int64 // hits that were refused before the last call of Refused
+
+	// Only with a journal, see UseJournal:
+	journal *journal.Journal
+	loose   Counts // new keys for which the journal had no room
+	waiting []part // counts that wait for their delivery; held and pending include them
+	failure error  // what went wrong since the last call of JournalError
+
+	// Aside has the keys that were refused alone, which Take marks in the files that
+	// it writes. It belongs to whoever calls Take.
+	Aside map[string]bool
 }
 
 // keyCost is the memory that a key takes beside its own bytes: its share of the
 // map where that has just grown, the counter, and what allocations are rounded up by.
 const keyCost = 128
 
-// cost returns the memory that a key takes, in bytes.
-func cost(key string) int64 { return int64(len(key)) + keyCost }
+// Cost returns the memory that a key takes, in bytes.
+func Cost(key string) int64 { return int64(len(key)) + keyCost }
 
 // NewStore returns an empty Store. Its keys may take limit bytes of memory, and
 // those of a batch that was taken as much again. While a batch is out, its keys go
@@ -97,16 +117,27 @@ func (s *Store) Record(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.counts[key]
+	if n == nil && s.journal != nil {
+		n = s.loose[key]
+	}
 	if n == nil {
 		limit := s.limit
-		if s.batch[key] != nil {
+		if s.batch.counts[key] != nil {
 			limit += limit / 4
+		} else if s.isWaiting(key) {
+			limit += limit
 		}
-		if held := s.held + cost(key); held > limit || held+s.out > limit+s.limit {
+		if held := s.held + Cost(key); held > limit || held+s.out > limit+s.limit {
 			s.refuse()
 			return
 		}
-		s.held += cost(key)
+		s.held += Cost(key)
+		if s.journal != nil {
+			s.pending++
+			s.recorded++
+			s.addKept(key)
+			return
+		}
 		n = new(int64)
 		s.counts[strings.Clone(key)] = n
 	}
@@ -147,11 +178,15 @@ func (s *Store) Refused() int64 {
 func (s *Store) Stats() stats.Hits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	keys := len(s.counts) + len(s.batch.counts) + len(s.loose)
+	for _, p := range s.waiting {
+		keys += len(p.counts)
+	}
 	return stats.Hits{
 		Recorded: s.recorded,
 		Refused:  s.everRefused + s.refused,
 		Pending:  s.pending,
-		Keys:     int64(len(s.counts) + len(s.batch)),
+		Keys:     int64(keys),
 	}
 }
 
@@ -162,32 +197,77 @@ func (s *Store) Pending() int64 {
 	return s.pending
 }
 
+// List returns all counts, sorted by the bytes of their keys. It neither takes them
+// nor keeps hits from being recorded; they may be in the list or not.
+func (s *Store) List() []Count {
+	sum := make(Counts)
+	add := func(counts Counts) {
+		for key, n := range counts {
+			if sum[key] == nil {
+				sum[key] = new(int64)
+			}
+			*sum[key] += *n
+			if len(sum)%1000 == 0 {
+				s.mu.Unlock()
+				s.mu.Lock()
+			}
+		}
+	}
+	s.mu.Lock()
+	add(s.counts)
+	add(s.loose)
+	for _, p := range s.waiting {
+		add(p.counts)
+	}
+	s.mu.Unlock()
+	return sum.List()
+}
+
 // Take empties the Store and returns the counts that it held (the original's
 // reset). The caller may only read them, until it calls Merge. Take runs in
 // constant time, so that no hit waits for a flush.
+//
+// With a journal, Take may write a file before it returns, and may leave counts in
+// the Store: see File.
 func (s *Store) Take() Counts {
+	if s.journal != nil {
+		return s.takeKept()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.batch = s.counts
+	s.batch = part{counts: s.counts}
 	s.counts = make(Counts)
 	s.out, s.held = s.held, 0
 	s.taken = s.pending
-	return s.batch
+	return s.batch.counts
+}
+
+// Limit returns how many bytes of memory the keys may take.
+func (s *Store) Limit() int64 { return s.limit }
+
+// Keep says that left is all that is left of the batch that was taken: the rest
+// was delivered. The batch stays out.
+func (s *Store) Keep(left Counts) {
+	hits, bytes := left.Hits(), left.cost()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.batch.rest = s.batch.rest || hits < s.taken
+	s.pending -= s.taken - hits
+	s.batch.counts, s.taken, s.out = left, hits, bytes
 }
 
 // Merge ends what Take began: it adds left, which is what is left of the batch,
 // back to the Store, which then owns it (the original's merge). Merge refuses
 // nothing, even if there is no room.
 func (s *Store) Merge(left Counts) {
-	var bytes int64
-	for key := range left {
-		bytes += cost(key)
+	s.Keep(left)
+	if s.journal != nil {
+		s.mergeKept()
+		return
 	}
-	hits := left.Hits()
 	s.mu.Lock()
-	s.pending -= s.taken - hits
-	s.taken = 0
-	s.batch, s.out = nil, bytes
+	s.taken, s.batch = 0, part{}
+	bytes := s.out
 	// Add the smaller map to the larger one.
 	if len(s.counts) < len(left) {
 		s.counts, left = left, s.counts
@@ -207,11 +287,11 @@ func (s *Store) Merge(left Counts) {
 func (s *Store) add(key string, n *int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.out -= cost(key)
+	s.out -= Cost(key)
 	if held := s.counts[key]; held != nil {
 		*held += *n
 		return
 	}
-	s.held += cost(key)
+	s.held += Cost(key)
 	s.counts[key] = n
 }

@@ -125,7 +125,7 @@ func full(s *Store) bool {
 }
 
 func TestLimit(t *testing.T) {
-	s := NewStore(2 * cost("a"))
+	s := NewStore(2 * Cost("a"))
 	s.Record("a")
 	s.Record("b")
 	if full(s) {
@@ -189,7 +189,7 @@ func TestLimit(t *testing.T) {
 // While a batch is out, its keys go on counting even if there is no room for new
 // keys.
 func TestKeysOfTheBatchGoOnCounting(t *testing.T) {
-	s := NewStore(8 * cost("a0"))
+	s := NewStore(8 * Cost("a0"))
 	for i := range 8 {
 		s.Record(fmt.Sprint("a", i))
 	}
@@ -228,7 +228,7 @@ func TestKeyThatIsTooLong(t *testing.T) {
 // recorded since.
 func TestLimitAfterAMerge(t *testing.T) {
 	for name, since := range map[string]int{"less since": 1, "more since": 3} {
-		s := NewStore(4 * cost("a1"))
+		s := NewStore(4 * Cost("a1"))
 		for i := range 4 - since {
 			s.Record(fmt.Sprint("a", i))
 		}
@@ -295,4 +295,27 @@ func TestConcurrency(t *testing.T) {
 	if got := <-delivered + s.Take().Hits(); got != goroutines*each {
 		t.Errorf("%d hits, want %d", got, goroutines*each)
 	}
+}
+
+// What is left of a batch stays out: it takes its room, and the rest gives it back.
+func TestKeep(t *testing.T) {
+	s := NewStore(4 * Cost("a"))
+	for _, key := range []string{"a", "b", "c", "d", "d"} {
+		s.Record(key)
+	}
+	taken := s.Take()
+	delete(taken, "a")
+	delete(taken, "b")
+	s.Keep(taken)
+	if got := s.Pending(); got != 3 {
+		t.Errorf("%d hits are pending, want 3", got)
+	}
+	for _, key := range []string{"e", "f", "g", "h"} {
+		s.Record(key)
+	}
+	if got := s.Refused(); got != 0 {
+		t.Errorf("%d hits are refused, want none", got)
+	}
+	s.Merge(taken)
+	check(t, s.Take(), map[string]int64{"c": 1, "d": 2, "e": 1, "f": 1, "g": 1, "h": 1})
 }

@@ -51,7 +51,7 @@ func limit(keys int64, connections int) int64 {
 func ReturnAfterSpikes(ctx context.Context) {
 	ticker := time.NewTicker(10 * time.Second)
 	defer ticker.Stop()
-	var s spike
+	s := spike{lowest: read().held}
 	for {
 		select {
 		case <-ctx.Done():
@@ -81,7 +81,7 @@ func read() usage {
 
 // A spike follows the use of memory from one look to the next.
 type spike struct {
-	lowest uint64 // bytes held after the last return, or less
+	lowest uint64 // bytes held at the start or after the last return, or less
 	last   usage
 }
 
@@ -93,9 +93,7 @@ const minSpike = 32 << 20
 func (s *spike) over(now usage) bool {
 	allocated := now.allocated - s.last.allocated
 	s.last = now
-	if s.lowest == 0 || now.held < s.lowest {
-		s.lowest = now.held
-	}
+	s.lowest = min(s.lowest, now.held)
 	return now.held > s.lowest+minSpike && allocated < now.held/8
 }
 

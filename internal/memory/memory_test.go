@@ -7,10 +7,10 @@ import (
 
 // The limit is what can be alive, and changes with each bound.
 func TestLimit(t *testing.T) {
-	if got, want := limit(256<<20, 12000), int64(576+750+160)<<20; got != want {
+	if got, want := limit(256<<20, 8192), int64(576+512+160)<<20; got != want {
 		t.Errorf("the limit is %d MB, want %d", got>>20, want>>20)
 	}
-	if limit(257<<20, 12000)-limit(256<<20, 12000) < 2<<20 {
+	if limit(257<<20, 8192)-limit(256<<20, 8192) < 2<<20 {
 		t.Error("a larger store does not have room for itself and a batch")
 	}
 }
@@ -52,8 +52,8 @@ func TestCollector(t *testing.T) {
 
 // Memory is returned once for each spike, when it is over.
 func TestSpikes(t *testing.T) {
-	var s spike
 	const mb = 1 << 20
+	s := spike{lowest: 20 * mb}
 	for i, look := range []struct {
 		held, allocated uint64 // in MB; allocated since the look before
 		over            bool

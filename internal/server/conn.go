@@ -48,19 +48,18 @@ type conn struct {
 	since      time.Time // when state began
 	prev, next *conn     // in the list of state
 	http2      bool      // a request has come over HTTP/2
-	greeted    bool      // HTTP/2 is set up, and no request has come yet
-	begun      int       // requests
+	greeted    bool      // HTTP/2 is set up, or all streams were reset, and no request is under way
+	begun      int       // requests since c became busy
 
 	active atomic.Bool // net/http has a request under way, or a stream open
 	heard  atomic.Bool // a byte has come since the accept, or since the connection became idle
 
-	// Over HTTP/2, net/http has finished all answers, and the next Write sends them.
-	unsent atomic.Bool
+	unsent atomic.Bool // HTTP/2's answers are finished, and the next Write sends them
 
 	mu          sync.Mutex
 	reading     bool // a Read is under way
-	interrupted bool // net/http has interrupted its Read
-	told        bool // the TCP connection was told of an interruption
+	interrupted bool // net/http has interrupted its Read, and does not want to read yet
+	deadlineSet bool // the TCP connection has the deadline of an interruption
 }
 
 // underlying returns the conn of a connection as net/http knows it: the conn
@@ -72,15 +71,16 @@ func underlying(c net.Conn) *conn {
 	return c.(*conn)
 }
 
-// Read reads, and notes the first byte of a request.
+// Read reads, unless net/http has interrupted it. It notes the first byte since the
+// connection became idle.
 func (c *conn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	if c.interrupted {
 		c.mu.Unlock()
 		return 0, os.ErrDeadlineExceeded
 	}
-	if c.told {
-		c.told = false
+	if c.deadlineSet {
+		c.deadlineSet = false
 		c.tcp.SetReadDeadline(time.Time{})
 	}
 	c.reading = true
@@ -98,7 +98,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write writes, and notes when it has sent the answers of HTTP/2.
+// Write writes, and notes that it has sent the answers which HTTP/2 had finished.
 func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.tcp.Write(p)
 	if c.unsent.Load() {
@@ -107,24 +107,26 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// SetReadDeadline interrupts a Read, or ends the interruption. net/http has no
-// time limits here, so it asks for nothing else: it reads ahead while a request
-// is answered, and interrupts that read afterwards. Mostly the read has not begun
-// yet; then the next Read sees the interruption, and the runtime's timers are
-// left alone.
+// SetReadDeadline interrupts a Read at t, or ends the interruption if t is zero.
+// net/http reads ahead while a request is answered, and interrupts that read with a
+// time in the past when the answer is sent. It sets no other deadline, since the
+// Server gives it no time limits.
+//
+// Usually no Read is under way. Then SetReadDeadline only notes the interruption for
+// the next Read, which costs less than two changes of the runtime's timers.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.interrupted = !t.IsZero()
 	if c.interrupted && c.reading {
-		c.told = true
+		c.deadlineSet = true
 		return c.tcp.SetReadDeadline(t)
 	}
 	return nil
 }
 
-// SetWriteDeadline sets the deadline of TLS's last words. It ignores net/http,
-// which clears the deadline after each answer, though none was set.
+// SetWriteDeadline sets a deadline, as TLS does for its close_notify. It ignores a
+// zero t: net/http clears the deadline after each answer, though none was set.
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() {
 		return nil
@@ -132,15 +134,16 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.tcp.SetWriteDeadline(t)
 }
 
-// SetDeadline is SetReadDeadline and SetWriteDeadline.
+// SetDeadline sets both deadlines.
 func (c *conn) SetDeadline(t time.Time) error {
 	c.SetReadDeadline(t)
 	return c.SetWriteDeadline(t)
 }
 
-// Close closes the connection. During a stop it first reads on for a moment: the
-// system resets a connection that is closed with something unread, and the
-// client would lose answers that are on their way.
+// Close closes the connection. During a stop it first closes the sending side and
+// reads on, until the client closes its side or leaveTime is over: the system resets
+// a connection that is closed with something unread, and the client would lose
+// answers that are on their way.
 func (c *conn) Close() error {
 	if c.registry.leave(c) {
 		c.tcp.SetReadDeadline(time.Now().Add(leaveTime))

@@ -24,7 +24,7 @@ func Listen(ctx context.Context, host string, port int) ([]net.Listener, error) 
 	if err != nil {
 		return nil, err
 	}
-	// The sweep ends connections that are dead. Keep-alive probes would cost four
+	// The registry's sweep ends dead connections. Keep-alive probes would cost four
 	// system calls for each connection.
 	withoutProbes := net.ListenConfig{KeepAlive: -1}
 	var listeners []net.Listener
@@ -42,9 +42,10 @@ func Listen(ctx context.Context, host string, port int) ([]net.Listener, error) 
 		}
 		errno, ok := errors.AsType[syscall.Errno](err)
 		if ok {
-			err = errno
+			err = errno // without the call and the address
 		}
-		failure = fmt.Errorf("host, port: cannot listen on %s: %w", net.JoinHostPort(host, strconv.Itoa(port)), explainPort(err, port))
+		failure = fmt.Errorf("host, port: cannot listen on %s: %w",
+			net.JoinHostPort(host, strconv.Itoa(port)), explainPort(err, port))
 		if !slices.Contains(missingAddress, errno) {
 			for _, listener := range listeners {
 				listener.Close()
@@ -78,14 +79,14 @@ func explainPort(err error, port int) error {
 	return err
 }
 
-// missingAddress has the errors for an address that the machine does not have,
-// on Unix and on Windows.
+// missingAddress has the errors for an address that the machine does not have. The
+// numbers are Windows's WSAEADDRNOTAVAIL and WSAEAFNOSUPPORT.
 var missingAddress = []syscall.Errno{syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, 10049, 10047}
 
-// resolve returns the addresses of host.
+// resolve returns the addresses of host, each once.
 func resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	if host == "" {
-		return []netip.Addr{netip.IPv6Unspecified()}, nil // and IPv4
+		return []netip.Addr{netip.IPv6Unspecified()}, nil // the system lets it accept IPv4, too
 	}
 	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {

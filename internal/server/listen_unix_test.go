@@ -44,11 +44,10 @@ func TestDescriptorsBoundConnections(t *testing.T) {
 	}
 	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before)
 	for _, test := range []struct {
-		files          uint64
-		setting, limit int
-	}{{100, 0, 68}, {100, 50, 50}, {100, 200, 68}, {40, 0, 8}, {before.Cur, 5, 5}} {
+		files, setting, limit int
+	}{{100, 0, 68}, {100, 50, 50}, {100, 200, 68}, {40, 0, 8}, {int(before.Cur), 5, 5}} {
 		files := before
-		files.Cur = test.files
+		set(&files.Cur, test.files)
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 			t.Fatal(err)
 		}
@@ -57,3 +56,6 @@ func TestDescriptorsBoundConnections(t *testing.T) {
 		}
 	}
 }
+
+// set sets a limit, whose type depends on the system.
+func set[N int64 | uint64](limit *N, n int) { *limit = N(n) }

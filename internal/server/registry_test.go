@@ -249,6 +249,36 @@ func TestUnreadStreamsAreClosed(t *testing.T) {
 	})
 }
 
+// Requests that were answered before do not extend the second that a client has to
+// read the answers of the streams that are open.
+func TestAnsweredRequestsGiveNoTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, other := net.Pipe()
+		defer other.Close()
+		go io.Copy(io.Discard, other)
+		g := &registry{limit: 1}
+		c := &conn{tcp: &piped{Conn: here}, registry: g}
+		g.add(c)
+		request := func() {
+			c.active.Store(true)
+			g.begin(c, true)
+			g.requests.Done()
+		}
+		for range maxStreams - 1 {
+			request()
+			g.finish(c)
+			c.Write([]byte("the answer"))
+		}
+		request()
+		<-time.After(streamTime - time.Millisecond)
+		request()
+		<-time.After(time.Millisecond)
+		if g.sweep(); c.state != gone {
+			t.Errorf("state %d after %v without the end of a stream, want %d", c.state, streamTime, gone)
+		}
+	})
+}
+
 // A client that reads its answers may have requests open all the time.
 func TestStreamsThatGoOnAreNotClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -269,7 +299,7 @@ func TestStreamsThatGoOnAreNotClosed(t *testing.T) {
 	})
 }
 
-// Connections that make room are logged at most once a minute, with their number.
+// Connections that are closed for want of room are logged at most once a minute, with their number.
 func TestMakingRoomIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stderr := rig.NewOutput()
@@ -281,7 +311,7 @@ func TestMakingRoomIsLogged(t *testing.T) {
 		p.dial()
 		p.dial()
 		<-time.After(58 * time.Second)
-		const first = "pixel-ping: maxconnections: 4 connections were closed to make room for new ones (1 may be open)\n"
+		const first = "pixel-ping: maxconnections: connections closed for want of room: 4 (1 may be open)\n"
 		if got := stderr.String(); got != first {
 			t.Errorf("the log is:\n%s", got)
 		}

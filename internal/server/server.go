@@ -3,7 +3,7 @@
 // connections there may be, which of them makes room for a new one, how long
 // each may idle or take for a request, and how a stop ends them.
 //
-// One registry knows each connection, its state and since when it is in it. A
+// One registry knows each connection, its state, and when that state began. A
 // connection is waiting until its first request is complete, busy while a
 // request is answered, and idle after that:
 //
@@ -34,11 +34,13 @@ type Server struct {
 	registry registry
 }
 
-// New returns a Server that has yet to listen: an HTTPS one, with HTTP/2, unless
-// certificate is nil. Certificate returns the certificate for a handshake, as
-// GetCertificate of tls.Config does. At most maxConnections connections are open
-// at once; 0 means DefaultConnections. Fewer are open if the system allows fewer
-// descriptors. What the operator should know is written to stderr, a line each.
+// New returns a Server that serves nothing yet. If certificate is nil, it will speak
+// plain HTTP. Otherwise it will speak HTTPS, with HTTP/2, and certificate returns the
+// certificate for a handshake, as tls.Config.GetCertificate does.
+//
+// At most maxConnections connections are open at once; 0 means DefaultConnections.
+// Fewer are open if the system allows fewer descriptors. The Server writes what the
+// operator should know to stderr, a line each.
 func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error),
 	maxConnections int, stderr io.Writer) *Server {
 	s := &Server{handler: handler}
@@ -48,10 +50,9 @@ func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Cert
 		Handler:                      http.HandlerFunc(s.serveHTTP),
 		DisableGeneralOptionsHandler: true,     // OPTIONS * is a 404 as well
 		MaxHeaderBytes:               16 << 10, // Node's limit; net/http adds some slack
-		// The registry has the time limits. net/http's timer for idle HTTP/2
-		// connections would keep closed ones in memory until it fires. -1, as 0 would
-		// mean ReadTimeout.
-		IdleTimeout: -1,
+		// The registry has the time limits. net/http's own timer for idle HTTP/2
+		// connections would keep closed ones in memory until it fires.
+		IdleTimeout: -1, // none
 		HTTP2:       http2Settings(),
 		ConnState:   s.followState,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -65,9 +66,29 @@ func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Cert
 	return s
 }
 
-// URL returns how a person reaches a path of listener: host is the name that
-// listener was made for, or empty. For a Unix socket it is what nginx's proxy_pass
-// takes.
+// http2Settings returns the settings of HTTP/2, for requests that have no body. The
+// table for decoding headers keeps its default of 4,096 bytes: a client may use all
+// of it before the server's settings have arrived, so a smaller table would break
+// first requests.
+func http2Settings() *http.HTTP2Config {
+	return &http.HTTP2Config{
+		MaxConcurrentStreams:          maxStreams,
+		MaxEncoderHeaderTableSize:     1,        // most visitors get one answer, so nothing refers back to it
+		MaxReadFrameSize:              16 << 10, // the smallest that HTTP/2 allows; the default is 1 MB
+		MaxReceiveBufferPerConnection: 64 << 10, // the smallest that HTTP/2 allows; the default is 1 MB
+		MaxReceiveBufferPerStream:     64 << 10, // a stream needs no more than the connection
+	}
+}
+
+// MaxConnections returns how many connections may be open at once.
+func (s *Server) MaxConnections() int { return s.registry.limit }
+
+// Stats returns what the Server counts.
+func (s *Server) Stats() stats.Connections { return s.registry.stats() }
+
+// URL returns the address at which a person reaches a path of listener. host is the
+// name that listener was made for, as it is passed to Listen, or empty. The address
+// of a Unix socket is what nginx's proxy_pass takes.
 func (s *Server) URL(host string, listener net.Listener, path string) string {
 	scheme := "http"
 	if s.http.TLSConfig != nil {
@@ -86,27 +107,8 @@ func (s *Server) URL(host string, listener net.Listener, path string) string {
 	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(address.Port)) + path
 }
 
-// MaxConnections returns how many connections may be open at once.
-func (s *Server) MaxConnections() int { return s.registry.limit }
-
-// Stats returns what the Server counts.
-func (s *Server) Stats() stats.Connections { return s.registry.stats() }
-
-// http2Settings returns the settings for requests that have no body. The table
-// for decoding headers keeps its default of 4,096 bytes: a client may use all of
-// it before it has seen any setting, so a smaller one would break first requests.
-func http2Settings() *http.HTTP2Config {
-	return &http.HTTP2Config{
-		MaxConcurrentStreams:          maxStreams,
-		MaxEncoderHeaderTableSize:     1,        // most visitors get one answer, so nothing refers back to it
-		MaxReadFrameSize:              16 << 10, // the smallest; the default is 1 MB
-		MaxReceiveBufferPerConnection: 64 << 10, // the smallest; the default is 1 MB
-		MaxReceiveBufferPerStream:     64 << 10,
-	}
-}
-
 // Serve accepts connections until Stop is called or listener fails, and returns
-// why it ended.
+// the reason. It goes on after an error that passes, such as a lack of descriptors.
 func (s *Server) Serve(listener net.Listener) error {
 	if !s.registry.listen(listener) {
 		return http.ErrServerClosed
@@ -122,8 +124,8 @@ func (s *Server) Serve(listener net.Listener) error {
 // connKey is the key of a request's connection in its context.
 type connKey struct{}
 
-// serveHTTP hands a request to the handler, unless its connection is being
-// closed. Such a request is not counted, so the client may repeat it.
+// serveHTTP hands a request to the handler, unless the registry has closed its
+// connection. Such a request is not counted, so the client may repeat it.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(connKey{}).(*conn)
 	began, last := s.registry.begin(c, r.ProtoMajor == 2)
@@ -149,17 +151,18 @@ func (s *Server) followState(c net.Conn, state http.ConnState) {
 	}
 }
 
-// errorLog passes on what net/http reports of the server itself: a line each, at
-// most one a second, as descriptors may be short for long. It drops what is
-// about clients, such as failed handshakes: they could fill the log at will.
+// errorLog writes what net/http reports about the server itself to stderr: a line
+// each, and at most one a second, since a lack of descriptors may last. It drops what
+// net/http reports about clients, such as failed handshakes: clients could fill the
+// log at will.
 type errorLog struct {
 	stderr io.Writer
 	last   time.Time // when the last line was written; log.Logger writes one at a time
 }
 
 func (l *errorLog) Write(message []byte) (int, error) {
-	own := bytes.HasPrefix(message, []byte("http: Accept")) || bytes.Contains(message, []byte(": panic serving "))
-	if own && time.Since(l.last) > time.Second {
+	ours := bytes.HasPrefix(message, []byte("http: Accept")) || bytes.Contains(message, []byte(": panic serving "))
+	if ours && time.Since(l.last) > time.Second {
 		l.last = time.Now()
 		line, _, _ := bytes.Cut(message, []byte("\n"))
 		fmt.Fprintf(l.stderr, "pixel-ping: %s\n", line)

@@ -2,14 +2,56 @@ package server
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"pixel-ping/internal/rig"
 )
+
+// failing is a listener that fails for good after it has failed for a moment.
+type failing struct {
+	pipes
+	failures chan error
+}
+
+func (f failing) Accept() (net.Conn, error) { return nil, <-f.failures }
+
+// shortage is an error that passes, as a lack of descriptors does.
+type shortage struct{ error }
+
+func (shortage) Timeout() bool   { return false }
+func (shortage) Temporary() bool { return true }
+
+// Serve goes on after an error that passes, which it logs, and returns an error that
+// does not.
+func TestListenerThatFails(t *testing.T) {
+	for scheme, get := range map[string]func(*tls.ClientHelloInfo) (*tls.Certificate, error){
+		"http":  nil,
+		"https": func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			stderr, broken := rig.NewOutput(), errors.New("the network is gone")
+			s := New(http.NotFoundHandler(), get, 0, stderr)
+			defer s.Stop(t.Context())
+			f := failing{newPipes(), make(chan error, 10)}
+			for range 5 {
+				f.failures <- shortage{errors.New("too many open files")}
+			}
+			f.failures <- broken
+			if err := s.Serve(f); err != broken {
+				t.Errorf("%s: Serve returns %v, want %v", scheme, err, broken)
+			}
+			if got := stderr.String(); strings.Count(got, "too many open files") != 1 || strings.Count(got, "\n") != 1 {
+				t.Errorf("%s: it says:\n%s\nwant one line for five failures within a second", scheme, got)
+			}
+		})
+	}
+}
 
 // A panic costs the request that met it, and one line of the log.
 func TestPanic(t *testing.T) {

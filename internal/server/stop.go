@@ -2,18 +2,18 @@ package server
 
 import (
 	"context"
-	"net"
 	"time"
 )
 
 const (
-	// A connection on which nothing has come yet is closed at this age: its first
-	// request may be on its way.
+	// freshTime is the age at which a stop closes a connection on which nothing has
+	// come yet. Before that, its first request may be on its way.
 	freshTime = 250 * time.Millisecond
-	// With inherited sockets, new connections wait for the next process meanwhile,
-	// and none is refused. So there is time for handshakes and for clients far away.
+	// inheritedFreshTime takes its place with inherited sockets. New connections wait
+	// for the next process then, and none is refused meanwhile. So there is time for
+	// handshakes and for clients far away.
 	inheritedFreshTime = time.Second
-	// A client has this long to close its side, once our side is closed.
+	// leaveTime is how long a client has to close its side, once ours is closed.
 	leaveTime = 250 * time.Millisecond
 )
 
@@ -22,7 +22,7 @@ const (
 // until ctx ends; then Stop closes them. No handler runs after Stop has returned.
 //
 // http.Server's own Shutdown waits for connections that have never sent a byte,
-// and its Close waits for each client that does not read TLS's farewell.
+// and its Close waits for each client that does not read TLS's close_notify.
 func (s *Server) Stop(ctx context.Context) {
 	s.registry.stop()
 	ticker := time.NewTicker(10 * time.Millisecond)
@@ -46,37 +46,8 @@ func (s *Server) Stop(ctx context.Context) {
 // the next process. Inherit comes before Serve.
 func (s *Server) Inherit() { s.registry.inherited = true }
 
-// listen keeps a listener for the stop. The first one starts the sweep. It
-// returns false, and closes the listener, after a stop.
-func (g *registry) listen(listener net.Listener) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.stopping {
-		listener.Close()
-		return false
-	}
-	if g.listeners == nil {
-		g.stopped = make(chan struct{})
-		go g.sweepUntil(g.stopped)
-	}
-	g.listeners = append(g.listeners, listener)
-	g.accepting.Add(1)
-	return true
-}
-
-func (g *registry) sweepUntil(stopped <-chan struct{}) {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			g.sweep()
-		case <-stopped:
-			return
-		}
-	}
-}
-
+// stop closes the listeners and ends the sweeps. From now on, each connection ends
+// with its next answer.
 func (g *registry) stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -100,11 +71,11 @@ func (g *registry) closeQuiet() int {
 	for c := g.lists[idle].first; c != nil; c = g.lists[idle].first {
 		g.closeWrite(c)
 	}
-	closed := g.takeOlder(leaving, now.Add(-leaveTime))
+	closed := g.takeOld(leaving, now.Add(-leaveTime))
 	for c := g.lists[waiting].first; c != nil && now.Sub(c.since) >= fresh; {
 		next := c.next
 		if c.greeted || !c.heard.Load() {
-			g.move(c, gone, now)
+			g.move(c, gone, time.Time{})
 			closed = append(closed, c)
 		}
 		c = next
@@ -124,8 +95,9 @@ func (g *registry) closeWrite(c *conn) {
 	c.tcp.CloseWrite()
 }
 
-// leave reports whether a connection that net/http closes is to be read on for a
-// moment, and closes its sending side then.
+// leave reports whether a connection that net/http closes is leaving, so that Close
+// has to read on for a moment. During a stop, every open one is; leave closes its
+// sending side if that is still open.
 func (g *registry) leave(c *conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -138,10 +110,10 @@ func (g *registry) leave(c *conn) bool {
 // closeAll closes every connection that is left.
 func (g *registry) closeAll() {
 	g.mu.Lock()
-	g.limit = 0 // for one that is being accepted
+	g.closed = true
 	var all []*conn
-	for state := range states {
-		all = append(all, g.takeOlder(state, time.Now())...)
+	for of := range states {
+		all = append(all, g.takeOld(of, time.Now())...)
 	}
 	g.mu.Unlock()
 	for _, c := range all {

@@ -3,11 +3,9 @@ package server
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -164,6 +162,9 @@ func TestStopAtItsLimit(t *testing.T) {
 		if s.registry.add(&conn{tcp: &piped{Conn: late}, registry: &s.registry}) {
 			t.Error("a connection is accepted after the stop")
 		}
+		if got := s.MaxConnections(); got != DefaultConnections {
+			t.Errorf("%d connections may be open according to a stopped server, want %d", got, DefaultConnections)
+		}
 	})
 }
 
@@ -213,24 +214,13 @@ func TestStopKeepsAnswers(t *testing.T) {
 	}
 }
 
-// Clients that do not read TLS's farewell do not hold up a stop.
+// Clients that do not read TLS's close_notify do not hold up a stop.
 func TestStopIsNotHeldUpByTLS(t *testing.T) {
-	folder := t.TempDir()
-	rig.WriteCertificate(t, folder)
-	certificate, err := tls.LoadX509KeyPair(filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	certificate := testCertificate(t)
 	synctest.Test(t, func(t *testing.T) {
-		p := newPipes()
-		get := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil }
-		s := New(pixel.Handler{Hits: hits.NewStore(1 << 20)}, get, 0, io.Discard)
-		go s.Serve(p)
+		s, p := startTLS(t, certificate)
 		for range 4 {
-			conn := p.dial()
-			defer conn.Close()
-			client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
-			makeHit(t, client)
+			makeHit(t, dialTLS(t, p, "http/1.1"))
 		}
 		synctest.Wait()
 		if took := stopWithin(t, s, 2*time.Second); took > 2*time.Second {

@@ -74,6 +74,7 @@ func command(t *testing.T, name, port, certificate string, connections int) *exe
 			settings["sslkey"], settings["sslcert"] = key, cert
 		}
 		if name == "this" {
+			settings["maxconnections"] = max(connections, 8000)
 			return exec.Command(rig.Binary, rig.WriteConfig(t, settings))
 		}
 		if certificate != "" {

@@ -5,6 +5,7 @@ package conformance
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -124,6 +125,39 @@ func TestEndings(t *testing.T) {
 			}
 		}
 	}
+}
+
+// After a lost answer, the original merges the counts into the next flush. Ours
+// sends the same counts again first, with the same id.
+func TestFlushesInDoubt(t *testing.T) {
+	for name, answer := range map[string]func(net.Conn){"close": rig.Answer(""), "reset": rig.Reset, "502": status(502)} {
+		theirs, ours := pair(t, nil)
+		var next, ids []string
+		for _, s := range []*side{theirs, ours} {
+			s.endpoint.SetAnswer(answer)
+			s.get(t, "/pixel.gif?key=a")
+			s.Signal(t, syscall.SIGUSR2)
+			_, headers := head(t, s.endpoint.Next(t))
+			s.Stderr.WaitLine(t, 0, "--- ")
+			s.endpoint.SetAnswer(status(204))
+			s.get(t, "/pixel.gif?key=b")
+			s.Signal(t, syscall.SIGUSR2)
+			request := s.endpoint.Next(t)
+			_, again := head(t, request)
+			_, body, _ := strings.Cut(request, "\r\n\r\n")
+			next = append(next, fmt.Sprint(rig.Counts[int64](t, body)))
+			ids = append(ids, headers["Idempotency-Key"], again["Idempotency-Key"])
+		}
+		next = append(next, fmt.Sprint(rig.Counts[int64](t, ours.endpoint.Body(t))))
+		if want := []string{"map[a:1 b:1]", "map[a:1]", "map[b:1]"}; !slices.Equal(next, want) {
+			t.Errorf("%s: the next flushes have %q, want %q", name, next, want)
+		}
+		if ids[0] != "" || ids[1] != "" || len(ids[2]) < len(`""`)+26 || ids[2] != ids[3] {
+			t.Errorf("%s: the ids are %q, want two of ours that are the same", name, ids)
+		}
+	}
+	differ(t, "flushes in doubt")
+	differ(t, "ids")
 }
 
 // When the application answers 413, the original keeps the batch. Ours sends it in

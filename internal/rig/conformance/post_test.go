@@ -146,15 +146,21 @@ func TestHeads(t *testing.T) {
 	}
 }
 
-// compareHeads forces a flush of both programs and compares the request lines and
-// all headers. It ignores that the endpoints have different addresses.
+// compareHeads forces a flush of both programs, with a hit, and compares the request
+// lines and all headers. It ignores that the endpoints have different addresses, and
+// that ours sends an id.
 func compareHeads(t *testing.T, theirs, ours *side, what, difference string) {
 	t.Helper()
 	compared.flushes.Add(1)
 	var all [2]string
 	for i, s := range []*side{theirs, ours} {
+		s.get(t, "/pixel.gif?key=a")
 		s.Signal(t, syscall.SIGUSR2)
 		line, headers := head(t, s.endpoint.Next(t))
+		if id, ok := headers["Idempotency-Key"]; ok != (s == ours) {
+			t.Errorf("%s: %s sends the id %q", what, s.name, id)
+		}
+		delete(headers, "Idempotency-Key")
 		all[i] = strings.ReplaceAll(fmt.Sprintf("%s %v", line, headers), s.endpoint.Address, "ADDRESS")
 	}
 	switch same := all[0] == all[1]; {

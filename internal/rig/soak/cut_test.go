@@ -57,7 +57,7 @@ func TestConnectionsThatMakeRoom(t *testing.T) {
 			if known := saved + lost + refused; known != answered {
 				t.Errorf("%d hits are accounted for, want the %d that were answered", known, answered)
 			}
-			if got := d.Stderr.String(); !strings.Contains(got, "connections were closed to make room") {
+			if got := d.Stderr.String(); !strings.Contains(got, "connections closed for want of room") {
 				t.Errorf("no connection has made room; the standard error is:\n%s", got)
 			}
 			if repeated.Load() == 0 || answered < 100 {

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"fmt"
 	"net"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -53,17 +52,8 @@ func TestFlood(t *testing.T) {
 		t.Errorf("peak memory %d MB, want at most 100 MB", peak>>20)
 	}
 	d.Signal(t, syscall.SIGTERM)
-	d.Wait(t)
-	var sum, n, held int64
-	for line := range strings.Lines(d.Stderr.String()) {
-		if _, err := fmt.Sscanf(line, "pixel-ping: %d hits of", &n); err == nil {
-			sum += n
-			if strings.Contains(line, "were not delivered") {
-				held = n
-			}
-		}
-	}
-	if sum != keys {
+	held, refused := told(t, d, d.Wait(t))
+	if sum := held + refused; sum != keys {
 		t.Errorf("%d hits were answered, but the log accounts for %d", keys, sum)
 	}
 	// A key takes 128 bytes and its own length. The store may fill twice: while

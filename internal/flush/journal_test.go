@@ -1,0 +1,120 @@
+//go:build unix
+
+package flush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"pixel-ping/internal/endpoint"
+	"pixel-ping/internal/hits"
+	"pixel-ping/internal/journal"
+	"pixel-ping/internal/logwriter"
+)
+
+// errCrash is what a Sender panics with to end the process.
+var errCrash = errors.New("killed")
+
+// An idempotent application saves each id once. What becomes of a batch is random.
+type idempotent struct {
+	t      *testing.T
+	random *rand.Rand
+	calm   bool // it accepts everything
+	saved  map[string][]hits.Count
+}
+
+func (a *idempotent) Send(_ context.Context, b *endpoint.Batch) error {
+	if len(b.List) == 0 {
+		return nil
+	}
+	b.Keeper.SetProgress(0, len(b.List))
+	doubt := b.InDoubt
+	outcome := a.random.IntN(6)
+	if a.calm {
+		outcome = 0
+	}
+	if outcome < 3 {
+		if had, ok := a.saved[b.ID]; ok && !slices.Equal(had, b.List) {
+			a.t.Errorf("the batch %s was %v and is %v", b.ID, had, b.List)
+		}
+		a.saved[b.ID] = b.List
+	}
+	switch outcome {
+	case 0: // It is saved, and that is known.
+		b.InDoubt = false
+		b.First = len(b.List)
+		b.Keeper.SetProgress(b.First, b.First)
+		return nil
+	case 1, 4: // It is saved or not, which is not known.
+		b.InDoubt = true
+		b.End = len(b.List)
+		return errors.New("no answer")
+	case 2, 5:
+		panic(errCrash)
+	default: // It is not saved, which is known unless it was in doubt.
+		b.InDoubt = doubt
+		return errors.New("no connection")
+	}
+}
+
+// Whatever fails, and whenever the process is killed, an application that looks at
+// ids saves each hit once.
+func TestExactlyOnceAcrossCrashes(t *testing.T) {
+	for seed := range uint64(10) {
+		dir := t.TempDir()
+		random := rand.New(rand.NewPCG(seed, 1))
+		app := &idempotent{t: t, random: random, saved: map[string][]hits.Count{}}
+		recorded := map[string]int64{}
+		life := func() (j *journal.Journal, died bool) {
+			j, batches, err := journal.Open(dir, func(line string) { t.Errorf("told: %s", line) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := recover(); err != nil {
+					if err != errCrash {
+						panic(err)
+					}
+					died = true
+				}
+			}()
+			store := hits.NewStore(1 << 30)
+			store.UseJournal(j, batches)
+			f := &Flusher{Store: store, Endpoint: app, Stdout: logwriter.New(io.Discard), Stderr: logwriter.New(io.Discard)}
+			for range 1 + random.IntN(8) {
+				for range random.IntN(6) {
+					key := fmt.Sprint("key", random.IntN(8))
+					store.Record(key)
+					recorded[key]++
+				}
+				f.Flush(t.Context())
+			}
+			if app.calm && store.Pending() != 0 {
+				t.Errorf("seed %d: %d hits are left", seed, store.Pending())
+			}
+			return j, false
+		}
+		for range 12 {
+			j, _ := life()
+			j.Close()
+		}
+		app.calm = true
+		j, _ := life()
+		j.Close()
+		got := map[string]int64{}
+		for _, list := range app.saved {
+			for _, count := range list {
+				got[count.Key] += count.Hits
+			}
+		}
+		if !maps.Equal(got, recorded) {
+			t.Errorf("seed %d: saved %v, recorded %v", seed, got, recorded)
+		}
+	}
+}

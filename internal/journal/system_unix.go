@@ -1,0 +1,32 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+
+package journal
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// lock keeps other processes from using the directory, until this one closes it
+// or ends.
+func lock(dir *os.File) error {
+	err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == syscall.EWOULDBLOCK {
+		return errors.New("the directory is in use by another pixel-ping")
+	}
+	return err
+}
+
+// mapFile maps a part of the file, whose changes are the file's.
+func mapFile(file *os.File, offset int64, size int) ([]byte, error) {
+	return syscall.Mmap(int(file.Fd()), offset, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+}
+
+func unmap(b []byte) { syscall.Munmap(b) }
+
+// isFull reports whether err says that there is no room: on the disk, in the
+// user's quota, or in a file.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
