@@ -20,7 +20,8 @@ import (
 func TestExampleApplication(t *testing.T) {
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "application")
-	if text, err := exec.Command("go", "build", "-o", program, "../../testdata/recipes/receiver").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", program, "../../testdata/recipes/receiver")
+	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
 	address := "127.0.0.1:" + rig.FreePort(t)
@@ -28,7 +29,8 @@ func TestExampleApplication(t *testing.T) {
 	rig.Start(t, exec.Command(program, "-listen", address, "-secret", "s"), output, output)
 	post := func(form string) int {
 		for limit := time.Now().Add(rig.Deadline); ; {
-			answer, err := http.Post("http://"+address+"/save_hits", "application/x-www-form-urlencoded", strings.NewReader(form))
+			answer, err := http.Post("http://"+address+"/save_hits",
+				"application/x-www-form-urlencoded", strings.NewReader(form))
 			if err == nil {
 				answer.Body.Close()
 				return answer.StatusCode

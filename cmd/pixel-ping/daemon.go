@@ -21,22 +21,23 @@ import (
 	"pixel-ping/internal/server"
 )
 
-// A stop takes less than the 10 seconds after which container engines kill.
-// These are counted from its beginning.
+// The parts of a stop end at these times after its beginning. Container engines kill
+// after 10 seconds.
 const (
-	requestsUntil = 2 * time.Second         // requests that are under way
-	deliveryUntil = 6500 * time.Millisecond // the delivery of what is held
-	logUntil      = 8400 * time.Millisecond // the log of what was held
+	requestsUntil = 2 * time.Second         // the requests that are under way
+	deliveryUntil = 6500 * time.Millisecond // the delivery of the counts
+	logUntil      = 8400 * time.Millisecond // the log of the counts
 	stopUntil     = 8500 * time.Millisecond // the flusher; then the program ends
-
-	// secondLog is how long the log may take after a second signal.
-	secondLog = 2 * time.Second
 )
 
+// secondLog is how long the log may take after a second signal.
+const secondLog = 2 * time.Second
+
 // daemon wires the store, the server and the flusher, prints the start-up lines,
-// and runs until it is stopped: by ctx, by a signal, or because it cannot listen
-// any more. The original prints its line before it listens, and runs on without
-// a server if the port is taken or the certificate does not load.
+// and runs until it is stopped: by the end of ctx, by a signal, or because it cannot
+// accept connections any more. Then it delivers the counts that it holds. The
+// original prints its line before it listens, and runs on without a server if the
+// port is taken or the certificate does not load.
 func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
 	conf, warnings, err := config.Load(path)
 	for _, warning := range warnings {
@@ -57,18 +58,16 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	visitors := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
 	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
 	flusher := &flush.Flusher{
-		Store:    store,
-		Discard:  conf.Discard,
-		Interval: conf.Interval,
-		Stdout:   stdout,
-		Stderr:   stderr,
+		Store: store, Discard: conf.Discard, Interval: conf.Interval,
+		Stdout: stdout, Stderr: stderr,
 	}
 	if conf.Endpoint != nil {
 		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
 	}
 
-	// Signals come before listening: whoever can connect may send one, and a name
-	// server that does not answer must not keep the daemon from stopping.
+	// Signals are handled before the daemon listens: looking up the name of the host may
+	// take long, and a signal ends it. Two contexts end one after the other: running at
+	// the beginning of a stop, delivery when the stop has no more time for a delivery.
 	stop, forced := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	notify(stop, forced)
 	defer signal.Stop(stop)
@@ -108,20 +107,24 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	}
 	fmt.Fprintf(stdout, "Serving the pixel at %s%s\n", visitors.URL(conf.Host, listeners[0]), pixel.Path)
 
-	failed := make(chan error, len(listeners))
+	failures := make(chan error, len(listeners))
 	for _, listener := range listeners {
-		go func() { failed <- visitors.Serve(listener) }()
+		go func() { failures <- visitors.Serve(listener) }()
 	}
 	stopped, flushed := make(chan struct{}), make(chan bool, 1)
 	go func() { flushed <- flusher.Run(delivery, stopped, forced) }()
 	if certificate != nil {
-		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err) })
+		go certificate.Watch(delivery, func(err error) {
+			fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), oneLine(err.Error()))
+		})
 	}
 	go memory.ReturnAfterSpikes(delivery)
 
 	select {
 	case <-running.Done():
-	case err = <-failed:
+	case err = <-failures:
+		fmt.Fprintf(stderr, "pixel-ping: cannot accept connections: %v\n", err)
+		err = errors.New("stopped, since it cannot accept connections")
 		end()
 	}
 	defer time.AfterFunc(deliveryUntil, func() { abandon(errors.New("stopped before there was an answer")) }).Stop()
@@ -131,23 +134,29 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	defer cancel()
 	visitors.Stop(requests)
 	close(stopped)
-	var logged bool
 	select {
-	case logged = <-flushed:
+	case logged := <-flushed:
+		if store.Pending() > 0 && conf.Endpoint != nil && !conf.Discard {
+			return undelivered(store, logged)
+		}
+		return err
 	case <-late:
 		return fmt.Errorf("up to %s were not delivered, and there was no time to log them all",
 			logwriter.Plural(store.Pending(), "hit"))
 	}
-	if pending := store.Pending(); pending > 0 && conf.Endpoint != nil && !conf.Discard {
-		were, where := "were", "the log has them"
-		if pending == 1 {
-			were = "was"
-		}
-		if !logged {
-			where = "the log does not have them"
-		}
-		return fmt.Errorf("%s of %s %s not delivered; %s",
-			logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key"), were, where)
+}
+
+// undelivered returns the error of a stop that leaves hits in the store. Logged says
+// whether the log has them all.
+func undelivered(store *hits.Store, logged bool) error {
+	pending := store.Pending()
+	were, where := "were", "the log has them"
+	if pending == 1 {
+		were = "was"
 	}
-	return err
+	if !logged {
+		where = "the log does not have them"
+	}
+	return fmt.Errorf("%s of %s %s not delivered; %s",
+		logwriter.Plural(pending, "hit"), logwriter.Plural(len(store.Take()), "key"), were, where)
 }
