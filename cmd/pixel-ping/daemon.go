@@ -55,8 +55,8 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		getCertificate = certificate.Get
 	}
 	store := hits.NewStore(conf.MaxMemory)
-	visitors := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
-	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
+	srv := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
+	memory.Bound(conf.MaxMemory, srv.MaxConnections())
 	flusher := &flush.Flusher{
 		Store: store, Discard: conf.Discard, Interval: conf.Interval,
 		Stdout: stdout, Stderr: stderr,
@@ -94,7 +94,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	}()
 
 	listeners, err := server.Listen(running, conf.Host, conf.Port)
-	if running.Err() != nil {
+	if running.Err() != nil { // stopped meanwhile
 		return nil
 	}
 	if err != nil {
@@ -105,11 +105,11 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	} else {
 		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
 	}
-	fmt.Fprintf(stdout, "Serving the pixel at %s%s\n", visitors.URL(conf.Host, listeners[0]), pixel.Path)
+	fmt.Fprintf(stdout, "Serving the pixel at %s%s\n", srv.URL(conf.Host, listeners[0]), pixel.Path)
 
 	failures := make(chan error, len(listeners))
 	for _, listener := range listeners {
-		go func() { failures <- visitors.Serve(listener) }()
+		go func() { failures <- srv.Serve(listener) }()
 	}
 	stopped, flushed := make(chan struct{}), make(chan bool, 1)
 	go func() { flushed <- flusher.Run(delivery, stopped, forced) }()
@@ -132,7 +132,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	late := time.After(stopUntil)
 	requests, cancel := context.WithTimeout(delivery, requestsUntil)
 	defer cancel()
-	visitors.Stop(requests)
+	srv.Stop(requests)
 	close(stopped)
 	select {
 	case logged := <-flushed:
