@@ -28,7 +28,9 @@ func TestAddressesAreBoundOnce(t *testing.T) {
 }
 
 func TestFamilies(t *testing.T) {
-	for host, want := range map[string]string{"0.0.0.0": "0.0.0.0:", "127.0.0.1": "127.0.0.1:", "": "[::]:", "::": "[::]:"} {
+	for host, want := range map[string]string{
+		"0.0.0.0": "0.0.0.0:", "127.0.0.1": "127.0.0.1:", "": "[::]:", "::": "[::]:",
+	} {
 		listeners, err := Listen(t.Context(), host, 0)
 		if err != nil {
 			t.Fatal(err)
