@@ -138,6 +138,8 @@ func TestRefused(t *testing.T) {
 		`"endpoint": "http://"`:         noURL + `(got "http://")`,
 		`"endpoint": "http://ü/"`:       noURL + `(got "http://ü/")`,
 		`"endpoint": "http://h:65536/"`: noURL + `(got "http://h:65536/")`,
+		`"endpoint": "http://h/a\nb"`:   noURL + `(got "http://h/a\nb")`,
+		`"endpoint": "http://h/?a\tb"`:  noURL + `(got "http://h/?xxxxx")`,
 		`"endpoint": "http://h\n/"`:     noURL + `(got "http://h\n/")`,
 		`"endpoint": "ftp://h?a=b&c"`:   noURL + `(got "ftp://h?a=xxxxx&xxxxx")`,
 
@@ -168,8 +170,9 @@ func TestRefused(t *testing.T) {
 // refused. The error says where the mistake is.
 func TestRefusedFiles(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"interval": 1}`: `port: missing; want a number from 0 to 65535`,
-		`{"port": 1}`:     `interval: missing; want a number of seconds above 0`,
+		`{"interval": 1}`:             `port: missing; want a number from 0 to 65535`,
+		`{"port": -1, "interval": 0}`: `port: want a number from 0 to 65535 (got -1)`,
+		`{"port": 1}`:                 `interval: missing; want a number of seconds above 0`,
 
 		"":                   `the file is empty`,
 		" \n":                `the file is empty`,
