@@ -302,6 +302,47 @@ func TestStopWhileTheLogHangs(t *testing.T) {
 	}
 }
 
+// After a second signal, a reader that is slow gets what it takes within 2 seconds.
+func TestSecondSignalLimitsTheLog(t *testing.T) {
+	t.Parallel()
+	d, log := startPiped(t, map[string]any{"endpoint": "http://127.0.0.1:1"})
+	for i := range 20 {
+		d.hit(t, fmt.Sprintf("key=%d%s", i, strings.Repeat("x", 12000)))
+	}
+	go func() {
+		for chunk := make([]byte, 4096); ; <-time.After(300 * time.Millisecond) {
+			if _, err := log.Read(chunk); err != nil {
+				return
+			}
+		}
+	}()
+	d.Signal(t, syscall.SIGTERM)
+	waitForStop(t, d)
+	d.Signal(t, syscall.SIGTERM)
+	began := time.Now()
+	if status, took := d.Wait(t), time.Since(began); status != 1 || took > 4*time.Second {
+		t.Errorf("exit status %d after %v, want 1 after at most 4s", status, took)
+	}
+}
+
+// An application that never answers keeps a stop for less than 9 seconds.
+func TestStopWhileTheApplicationHangs(t *testing.T) {
+	t.Parallel()
+	address, _ := hanging(t)
+	d := start(t, map[string]any{"endpoint": address})
+	d.hit(t, "key=a")
+	began := time.Now()
+	d.Signal(t, syscall.SIGTERM)
+	if status, took := d.Wait(t), time.Since(began); status != 1 || took > 9*time.Second {
+		t.Errorf("exit status %d after %v, want 1 after at most 9s", status, took)
+	}
+	ending := "--- cannot connect to endpoint : stopped before there was an answer\n" +
+		"pixel-ping: 1 hit of 1 key was not delivered; the log has them\n"
+	if got := d.log.String(); !strings.HasSuffix(got, ending) {
+		t.Errorf("the log is:\n%s\nwant it to end:\n%s", got, ending)
+	}
+}
+
 // A log that hangs keeps no hit from being delivered, neither at a flush nor at
 // the stop.
 func TestDeliveryWhileTheLogHangs(t *testing.T) {
