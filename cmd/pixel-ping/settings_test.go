@@ -39,7 +39,11 @@ func TestMaxMemory(t *testing.T) {
 	d := start(t, map[string]any{"maxmemory": 0.02, "endpoint": address})
 	long := strings.Repeat("x", 12000)
 	d.hit(t, "key=1"+long, "key=2"+long)
-	<-connections
+	select {
+	case <-connections:
+	case <-time.After(rig.Deadline):
+		t.Fatal("there is no flush, though there is no room")
+	}
 	d.hit(t, "key=3"+long, "key=4"+long)
 	d.Signal(t, syscall.SIGTERM)
 	waitForStop(t, d)
