@@ -22,22 +22,23 @@ import (
 	"pixel-ping/internal/server"
 )
 
-// A stop takes less than the 10 seconds after which container engines kill.
-// These are counted from its beginning.
+// The parts of a stop end at these times after its beginning. Container engines kill
+// after 10 seconds.
 const (
-	requestsUntil = 2 * time.Second         // requests that are under way
-	deliveryUntil = 6500 * time.Millisecond // the delivery of what is held
-	logUntil      = 8400 * time.Millisecond // the log of what was held
+	requestsUntil = 2 * time.Second         // the requests that are under way
+	deliveryUntil = 6500 * time.Millisecond // the delivery of the counts
+	logUntil      = 8400 * time.Millisecond // the log of the counts
 	stopUntil     = 8500 * time.Millisecond // the flusher; then the program ends
-
-	// secondLog is how long the log may take after a second signal.
-	secondLog = 2 * time.Second
 )
 
+// secondLog is how long the log may take after a second signal.
+const secondLog = 2 * time.Second
+
 // daemon wires the store, the server and the flusher, prints the start-up lines,
-// and runs until it is stopped: by ctx, by a signal, or because it cannot listen
-// any more. The original prints its line before it listens, and runs on without
-// a server if the port is taken or the certificate does not load.
+// and runs until it is stopped: by the end of ctx, by a signal, or because it cannot
+// accept connections any more. Then it delivers the counts that it holds. The
+// original prints its line before it listens, and runs on without a server if the
+// port is taken or the certificate does not load.
 func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
 	conf, warnings, err := config.Load(path)
 	for _, warning := range warnings {
@@ -64,21 +65,19 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		store.UseJournal(kept, batches)
 		defer store.Close()
 	}
-	visitors := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
-	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
+	srv := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
+	memory.Bound(conf.MaxMemory, srv.MaxConnections())
 	flusher := &flush.Flusher{
-		Store:    store,
-		Discard:  conf.Discard,
-		Interval: conf.Interval,
-		Stdout:   stdout,
-		Stderr:   stderr,
+		Store: store, Discard: conf.Discard, Interval: conf.Interval,
+		Stdout: stdout, Stderr: stderr,
 	}
 	if conf.Endpoint != nil {
 		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
 	}
 
-	// Signals come before listening: whoever can connect may send one, and a name
-	// server that does not answer must not keep the daemon from stopping.
+	// Signals are handled before the daemon listens: looking up the name of the host may
+	// take long, and a signal ends it. Two contexts end one after the other: running at
+	// the beginning of a stop, delivery when the stop has no more time for a delivery.
 	stop, forced := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	notify(stop, forced)
 	defer signal.Stop(stop)
@@ -105,7 +104,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	}()
 
 	listeners, err := server.Listen(running, conf.Host, conf.Port)
-	if running.Err() != nil {
+	if running.Err() != nil { // stopped meanwhile
 		return nil
 	}
 	if err != nil {
@@ -120,22 +119,26 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		fmt.Fprintf(stderr, "pixel-ping: %s of %s were recovered from the journal %s\n",
 			logwriter.Plural(recovered, "hit"), logwriter.Plural(len(store.List()), "key"), conf.Journal)
 	}
-	fmt.Fprintf(stdout, "Serving the pixel at %s%s\n", visitors.URL(conf.Host, listeners[0]), pixel.Path)
+	fmt.Fprintf(stdout, "Serving the pixel at %s%s\n", srv.URL(conf.Host, listeners[0]), pixel.Path)
 
-	failed := make(chan error, len(listeners))
+	failures := make(chan error, len(listeners))
 	for _, listener := range listeners {
-		go func() { failed <- visitors.Serve(listener) }()
+		go func() { failures <- srv.Serve(listener) }()
 	}
 	stopped, flushed := make(chan struct{}), make(chan flush.Rest, 1)
 	go func() { flushed <- flusher.Run(delivery, stopped, forced) }()
 	if certificate != nil {
-		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err) })
+		go certificate.Watch(delivery, func(err error) {
+			fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), oneLine(err.Error()))
+		})
 	}
 	go memory.ReturnAfterSpikes(delivery)
 
 	select {
 	case <-running.Done():
-	case err = <-failed:
+	case err = <-failures:
+		fmt.Fprintf(stderr, "pixel-ping: cannot accept connections: %v\n", err)
+		err = errors.New("stopped, since it cannot accept connections")
 		end()
 	}
 	defer time.AfterFunc(deliveryUntil, func() { abandon(errors.New("stopped before there was an answer")) }).Stop()
@@ -143,7 +146,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	late := time.After(stopUntil)
 	requests, cancel := context.WithTimeout(delivery, requestsUntil)
 	defer cancel()
-	visitors.Stop(requests)
+	srv.Stop(requests)
 	close(stopped)
 	select {
 	case rest := <-flushed:

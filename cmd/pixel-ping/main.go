@@ -20,15 +20,13 @@
 //	port           the port to listen on; 0 for a free one
 //	interval       seconds between two flushes
 //	endpoint       the URL that the counts are posted to (none: they are only logged)
-//	discard        true to drop the counts of a flush that failed (false: they are
-//	               merged into the next one)
+//	discard        true to drop the counts of a failed flush (false: send them again)
 //	secret         sent with each flush, for the application to check
 //	maxmemory      megabytes that the keys may take (256)
-//	maxconnections connections that may be open at once (the server's default)
+//	maxconnections connections that may be open at once (12000)
 //	sslkey         a file with the key of the certificate, for HTTPS
 //	sslcert        a file with the certificate
-//	sslca          a file with the certificates of its authorities, to complete the
-//	               chain
+//	sslca          a file with certificates of authorities, to complete its chain
 //
 // SIGUSR2 forces a flush (not on Windows). SIGTERM, SIGINT and SIGHUP stop the
 // daemon: it delivers the counts that it holds, within 9 seconds. A second SIGTERM
@@ -36,7 +34,8 @@
 //
 // The exit status is 0 after a stop that delivered every hit. Without an endpoint,
 // or with discard, it is 0 after any stop. It is 1 if hits were not delivered; a
-// line says whether the log has them. It is also 1 if the daemon could not start.
+// line says whether the log has them. It is also 1 if the daemon could not start or
+// accept connections.
 package main
 
 import (
@@ -51,13 +50,14 @@ import (
 	"pixel-ping/internal/logwriter"
 )
 
-const version = "1.0.0"
+const (
+	version = "1.0.0"
+	usage   = "Usage: pixel-ping path/to/config.json"
+)
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
-
-const usage = "Usage: pixel-ping path/to/config.json"
 
 // run is the program without its process: args is the command line without the
 // program's name, and the result is the exit status. It returns after a stop (by a
@@ -82,6 +82,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	out, log := logwriter.NewPair(stdout, stderr)
+	// The process ends when run returns. The lines under way get a moment before.
 	defer log.Wait(logwriter.Grace)
 	defer out.Wait(logwriter.Grace)
 	if len(args) > 1 {
@@ -94,7 +95,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// oneLine escapes the line ends in text, which may come from the name of a file.
+// oneLine escapes the line ends in text. The name of a file may bring some.
 func oneLine(text string) string {
 	return strings.ReplaceAll(text, "\n", `\n`)
 }

@@ -1,7 +1,7 @@
 // Package config reads the settings: the original's JSON file, with the
-// original's names. What the original accepts is accepted. What the original
-// would run wrongly with is refused, such as no interval (a flush each
-// millisecond) or a key without a certificate (plain HTTP).
+// original's names. It accepts what the original accepts, and refuses what would
+// make the original run wrongly, such as no interval (a flush each millisecond) or a
+// key without a certificate (plain HTTP).
 package config
 
 import (
@@ -54,10 +54,10 @@ func Load(path string) (config Config, warnings []string, err error) {
 	return config, warnings, nil
 }
 
-// Parse reads and checks a configuration. With or without an error, it returns
-// warnings about settings that are there more than once and about unknown ones,
-// each a line without its end. An error is one line that names the setting, what
-// it should be and what it is. Neither holds a secret or a password.
+// Parse reads and checks a configuration. It returns warnings about repeated settings
+// and about unknown ones, with an error as well as without. A warning is a line
+// without its end. An error is one line that names the setting, what it should be and
+// what it is. Warnings and errors hold no secret and no password.
 func Parse(r io.Reader) (config Config, warnings []string, err error) {
 	text, err := io.ReadAll(r)
 	if err != nil {
