@@ -23,12 +23,12 @@ import (
 	"pixel-ping/internal/systemd"
 )
 
-// A stop takes less than the 10 seconds after which container engines kill.
-// These are counted from its beginning.
+// The parts of a stop end at these times after its beginning. Container engines kill
+// after 10 seconds.
 const (
-	requestsUntil = 2 * time.Second         // requests that are under way
-	deliveryUntil = 6500 * time.Millisecond // the delivery of what is held
-	logUntil      = 8400 * time.Millisecond // the log of what was held
+	requestsUntil = 2 * time.Second         // the requests that are under way
+	deliveryUntil = 6500 * time.Millisecond // the delivery of the counts
+	logUntil      = 8400 * time.Millisecond // the log of the counts
 	stopUntil     = 8500 * time.Millisecond // the flusher; then the program ends
 
 	// secondLog is how long the log may take after a second signal.
@@ -36,9 +36,10 @@ const (
 )
 
 // daemon wires the store, the server, the flusher and those who watch them, prints
-// the start-up lines, and runs until it is stopped: by ctx, by a signal, or because
-// it cannot listen any more. The original prints its line before it listens, and
-// runs on without a server if the port is taken or the certificate does not load.
+// the start-up lines, and runs until it is stopped: by the end of ctx, by a signal, or
+// because it cannot accept connections any more. Then it delivers the counts that it
+// holds. The original prints its line before it listens, and runs on without a server
+// if the port is taken or the certificate does not load.
 func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
 	conf, certificate, err := load(path, stderr)
 	if err != nil {
@@ -54,15 +55,15 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		store.UseJournal(kept, batches)
 		defer store.Close()
 	}
-	visitors := server.New(pixel.Handler{Hits: store}, certificate.Getter(), conf.MaxConnections, stderr)
-	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
+	srv := server.New(pixel.Handler{Hits: store}, certificate.Getter(), conf.MaxConnections, stderr)
+	memory.Bound(conf.MaxMemory, srv.MaxConnections())
 	flusher := &flush.Flusher{Store: store, Discard: conf.Discard, Interval: conf.Interval, Stdout: stdout, Stderr: stderr}
 	if conf.Endpoint != nil {
 		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
 	}
 
-	// Signals come before listening: whoever can connect may send one, and a name
-	// server that does not answer must not keep the daemon from stopping.
+	// Signals are handled before the daemon listens: looking up the name of the host may
+	// take long, and a signal ends it.
 	process := signals.Watch(ctx, func() { stdout.SetDeadline(time.Now().Add(secondLog)) })
 	defer process.Close()
 
@@ -70,7 +71,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	switch {
 	case err != nil:
 	case listeners != nil:
-		visitors.Inherit()
+		srv.Inherit()
 		conf.Host = "" // for the URL: the socket has its own address
 	case conf.Socket != "":
 		listeners, err = server.ListenSocket(conf.Socket)
@@ -79,15 +80,13 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	default:
 		listeners, err = server.Listen(process.Running, conf.Host, conf.Port)
 	}
-	report := func() stats.All {
-		return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: visitors.Stats()}
-	}
+	report := func() stats.All { return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()} }
 	var scrapes *metrics.Server
 	if err == nil {
 		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version, Stats: report})
 		defer scrapes.Close()
 	}
-	if process.Running.Err() != nil {
+	if process.Running.Err() != nil { // stopped meanwhile
 		return nil
 	}
 	if err != nil {
@@ -102,17 +101,17 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		fmt.Fprintf(stderr, "pixel-ping: %s of %s were recovered from the journal %s\n",
 			logwriter.Plural(recovered, "hit"), logwriter.Plural(len(store.List()), "key"), conf.Journal)
 	}
-	fmt.Fprintf(stdout, "Serving the pixel at %s\n", visitors.URL(conf.Host, listeners[0], pixel.Path))
+	fmt.Fprintf(stdout, "Serving the pixel at %s\n", srv.URL(conf.Host, listeners[0], pixel.Path))
 	scrapes.Announce(stdout)
 
-	failed := make(chan error, len(listeners))
+	failures := make(chan error, len(listeners))
 	for _, listener := range listeners {
-		go func() { failed <- visitors.Serve(listener) }()
+		go func() { failures <- srv.Serve(listener) }()
 	}
 	stopped, flushed := make(chan struct{}), make(chan flush.Rest, 1)
 	go func() { flushed <- flusher.Run(process.Delivery, stopped, process.Forced) }()
 	go certificate.Watch(process.Delivery, func(err error) {
-		fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err)
+		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), oneLine(err.Error()))
 	})
 	go memory.ReturnAfterSpikes(process.Delivery)
 	manager, status := systemd.NewNotifier(), func() string { return report().Status(time.Now()) }
@@ -120,7 +119,9 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 
 	select {
 	case <-process.Running.Done():
-	case err = <-failed:
+	case err = <-failures:
+		fmt.Fprintf(stderr, "pixel-ping: cannot accept connections: %v\n", err)
+		err = errors.New("stopped, since it cannot accept connections")
 		process.End()
 	}
 	process.AbandonAfter(deliveryUntil)
@@ -129,7 +130,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	manager.Stopping(status())
 	requests, cancel := context.WithTimeout(process.Delivery, requestsUntil)
 	defer cancel()
-	visitors.Stop(requests)
+	srv.Stop(requests)
 	close(stopped)
 	select {
 	case rest := <-flushed:

@@ -14,9 +14,8 @@
 //	pixel-ping -v
 //	pixel-ping -h
 //
-// With --check it reads the configuration and the files of the certificate as a
-// start would, and neither listens nor connects. It prints that they are ok and
-// exits with 0, or it prints the error and exits with 1.
+// With --check it reads the configuration and its certificate as a start would, prints
+// that they are ok or what is wrong, and exits with 0 or 1.
 //
 // The configuration is one JSON object. port and interval are required, but for
 // port under systemd's socket activation; defaults stand in parentheses.
@@ -26,17 +25,15 @@
 //	               socket, which has a slash in it
 //	interval       seconds between two flushes
 //	endpoint       the URL that the counts are posted to (none: they are only logged)
-//	discard        true to drop the counts of a flush that failed (false: they are
-//	               merged into the next one)
+//	discard        true to drop the counts of a failed flush (false: send them again)
 //	secret         sent with each flush, for the application to check
 //	maxmemory      megabytes that the keys may take (256)
-//	maxconnections connections that may be open at once (the server's default)
+//	maxconnections connections that may be open at once (8000)
 //	metrics        an address (host:port), or the path of a Unix socket, for
 //	               Prometheus to scrape at /metrics (none)
 //	sslkey         a file with the key of the certificate, for HTTPS
 //	sslcert        a file with the certificate
-//	sslca          a file with the certificates of its authorities, to complete the
-//	               chain
+//	sslca          a file with certificates of authorities, to complete its chain
 //
 // SIGUSR2 forces a flush (not on Windows). SIGTERM, SIGINT and SIGHUP stop the
 // daemon: it delivers the counts that it holds, within 9 seconds. A second SIGTERM
@@ -44,7 +41,8 @@
 //
 // The exit status is 0 after a stop that delivered every hit. Without an endpoint,
 // or with discard, it is 0 after any stop. It is 1 if hits were not delivered; a
-// line says whether the log has them. It is also 1 if the daemon could not start.
+// line says whether the log has them. It is also 1 if the daemon could not start or
+// accept connections.
 package main
 
 import (
@@ -60,13 +58,14 @@ import (
 	"pixel-ping/internal/logwriter"
 )
 
-const version = "1.0.0"
+const (
+	version = "1.0.0"
+	usage   = "Usage: pixel-ping path/to/config.json"
+)
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
-
-const usage = "Usage: pixel-ping path/to/config.json"
 
 // run is the program without its process: args is the command line without the
 // program's name, and the result is the exit status. It returns after a stop (by a
@@ -93,6 +92,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	out, log := logwriter.NewPair(stdout, stderr)
+	// The process ends when run returns. The lines under way get a moment before.
 	defer log.Wait(logwriter.Grace)
 	defer out.Wait(logwriter.Grace)
 	warnOfArguments(args[1:], log)
@@ -116,7 +116,6 @@ func check(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	if conf.Port == config.NoPort {
-		// systemd passes sockets to the main process alone.
 		fmt.Fprintf(stderr, "pixel-ping: %s: port: missing; the daemon needs a socket of systemd's, "+
 			"which a check does not see\n", oneLine(args[0]))
 	}
@@ -131,7 +130,7 @@ func warnOfArguments(further []string, stderr io.Writer) {
 	}
 }
 
-// oneLine escapes the line ends in text, which may come from the name of a file.
+// oneLine escapes the line ends in text. The name of a file may bring some.
 func oneLine(text string) string {
 	return strings.ReplaceAll(text, "\n", `\n`)
 }

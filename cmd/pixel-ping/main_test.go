@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,8 +16,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/rig"
 )
 
@@ -260,6 +263,47 @@ func TestInterval(t *testing.T) {
 	for range 3 {
 		app.expect(t, "json=%7B%7D&secret=7")
 	}
+}
+
+// A daemon that is still looking up its host can be stopped.
+func TestStopDuringTheStart(t *testing.T) {
+	defer func(before *net.Resolver) { net.DefaultResolver = before }(net.DefaultResolver)
+	asked := make(chan bool, 100)
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		asked <- true
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	status := make(chan int, 1)
+	config := settings(t, map[string]any{"host": "pixels.example.com"})
+	go func() { status <- run(ctx, []string{config}, io.Discard, io.Discard) }()
+	<-asked
+	began := time.Now()
+	cancel()
+	if got, took := <-status, time.Since(began); got != 0 || took > time.Second {
+		t.Errorf("exit status %d after %v, want 0 at once", got, took)
+	}
+}
+
+// slow is a log whose reader takes a moment for each line.
+type slow struct{ strings.Builder }
+
+func (s *slow) Write(p []byte) (int, error) {
+	<-time.After(logwriter.Grace)
+	return s.Builder.Write(p)
+}
+
+// The last line is written, though its reader is slow.
+func TestLastLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stderr slow
+		run(t.Context(), []string{"missing.json"}, io.Discard, &stderr)
+		if got := stderr.String(); got != "pixel-ping: missing.json: no such file or directory\n" {
+			t.Errorf("the log is %q", got)
+		}
+	})
 }
 
 // run ends with its context as with a signal: what is held is delivered.

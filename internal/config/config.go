@@ -1,7 +1,7 @@
 // Package config reads the settings: the original's JSON file, with the
-// original's names. What the original accepts is accepted. What the original
-// would run wrongly with is refused, such as no interval (a flush each
-// millisecond) or a key without a certificate (plain HTTP).
+// original's names. It accepts what the original accepts, and refuses what would
+// make the original run wrongly, such as no interval (a flush each millisecond) or a
+// key without a certificate (plain HTTP).
 package config
 
 import (
@@ -63,11 +63,11 @@ func Load(path string) (config Config, warnings []string, err error) {
 	return config, warnings, nil
 }
 
-// Parse reads and checks a configuration. With or without an error, it returns
-// warnings about settings that have no effect: unknown ones, values that a later
-// one replaces, a host beside a socket. Each is a line without its end. An error
-// is one line that names the setting, what it should be and what it is. Neither
-// holds a secret or a password.
+// Parse reads and checks a configuration. It returns warnings about settings that
+// have no effect, with an error as well as without: repeated and unknown settings,
+// and a host beside a socket. A warning is a line without its end. An error is one
+// line that names the setting, what it should be and what it is. Warnings and errors
+// hold no secret and no password.
 func Parse(r io.Reader) (config Config, warnings []string, err error) {
 	text, err := io.ReadAll(r)
 	if err != nil {
@@ -81,8 +81,11 @@ func Parse(r io.Reader) (config Config, warnings []string, err error) {
 		warnings = append(warnings, fmt.Sprintf("setting %q is there more than once; the last value counts", name))
 	}
 	s := settings{values: values}
+	port, socket := s.port("port")
 	config = Config{
 		Host:     s.host("host"),
+		Port:     port,
+		Socket:   socket,
 		Interval: s.interval("interval"),
 		Discard:  s.flag("discard"),
 		Secret:   s.secret("secret"),
@@ -96,7 +99,6 @@ func Parse(r io.Reader) (config Config, warnings []string, err error) {
 		SSLCert: s.file("sslcert"),
 		SSLCA:   s.file("sslca"),
 	}
-	config.Port, config.Socket = s.port("port")
 	config.Endpoint, config.EndpointTarget, config.EndpointText = s.endpoint("endpoint")
 	if s.err == nil {
 		s.err = config.validate()

@@ -25,7 +25,8 @@ func TestExample(t *testing.T) {
 		t.Fatalf("warnings %q, error %v", warnings, err)
 	}
 	if c.Host != "localhost" || c.Port != 9187 || c.Interval != time.Minute || c.Discard || c.Secret == "" ||
-		c.EndpointText != "http://www.example.com/internal/save_hits" || c.EndpointTarget != "/internal/save_hits" || c.Endpoint.Host != "www.example.com" {
+		c.EndpointText != "http://www.example.com/internal/save_hits" ||
+		c.EndpointTarget != "/internal/save_hits" || c.Endpoint.Host != "www.example.com" {
 		t.Errorf("got %+v", c)
 	}
 }
@@ -111,60 +112,87 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
+// A setting that makes no sense is refused. The error says what it should be.
 func TestRefused(t *testing.T) {
+	const (
+		wantedPort = `port: want a number from 0 to 65535, or the path of a socket, with a slash `
+		noAddress  = `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash `
+		noURL      = `endpoint: want a URL with http:// or https:// and a host `
+	)
 	for text, want := range map[string]string{
-		`{"interval": 1, "port": -1}`:                               `port: want a number from 0 to 65535, or the path of a socket, with a slash (got -1)`,
-		`{"interval": 1, "port": 65536}`:                            `port: want a number from 0 to 65535, or the path of a socket, with a slash (got 65536)`,
-		`{"interval": 1, "port": 80.5}`:                             `port: want a number from 0 to 65535, or the path of a socket, with a slash (got 80.5)`,
-		`{"interval": 1, "port": "abc"}`:                            `port: want a number from 0 to 65535, or the path of a socket, with a slash (got "abc")`,
-		`{"interval": 1, "port": ""}`:                               `port: want a number from 0 to 65535, or the path of a socket, with a slash (got "")`,
-		`{"interval": 1, "port": true}`:                             `port: want a number from 0 to 65535, or the path of a socket, with a slash (got true)`,
-		`{"interval": 1, "port": [1]}`:                              `port: want a number from 0 to 65535, or the path of a socket, with a slash (got an array)`,
-		`{"port": 1}`:                                               `interval: missing; want a number of seconds above 0`,
-		`{"port": 1, "interval": 0}`:                                `interval: want a number of seconds above 0 (got 0)`,
-		`{"port": 1, "interval": -5}`:                               `interval: want a number of seconds above 0 (got -5)`,
-		`{"port": 1, "interval": "60s"}`:                            `interval: want a number of seconds above 0 (got "60s")`,
-		`{"port": 1, "interval": 1e999}`:                            `interval: want a number of seconds above 0 (got 1e999)`,
-		`{"port": 1, "interval": {"s": 1}}`:                         `interval: want a number of seconds above 0 (got an object)`,
-		`{"port": 1, "interval": 1, "host": 5}`:                     `host: want a string (got 5)`,
-		`{"port": 1, "interval": 1, "discard": "false"}`:            `discard: want true or false (got "false")`,
-		`{"port": 1, "interval": 1, "discard": 0}`:                  `discard: want true or false (got 0)`,
-		`{"port": 1, "interval": 1, "endpoint": 5}`:                 `endpoint: want a string (got 5)`,
-		`{"port": 1, "interval": 1, "endpoint": "h:1/x"}`:           `endpoint: want a URL with http:// or https:// and a host (got "h:1/x")`,
-		`{"port": 1, "interval": 1, "endpoint": "/x"}`:              `endpoint: want a URL with http:// or https:// and a host (got "/x")`,
-		`{"port": 1, "interval": 1, "endpoint": "ftp://h"}`:         `endpoint: want a URL with http:// or https:// and a host (got "ftp://h")`,
-		`{"port": 1, "interval": 1, "endpoint": "http://"}`:         `endpoint: want a URL with http:// or https:// and a host (got "http://")`,
-		`{"port": 1, "interval": 1, "endpoint": "http://ü/"}`:       `endpoint: want a URL with http:// or https:// and a host (got "http://ü/")`,
-		`{"port": 1, "interval": 1, "endpoint": "http://h:65536/"}`: `endpoint: want a URL with http:// or https:// and a host (got "http://h:65536/")`,
-		`{"port": 1, "interval": 1, "endpoint": "http://h\n/"}`:     `endpoint: want a URL with http:// or https:// and a host (got "http://h\n/")`,
-		`{"port": 1, "interval": 1, "sslkey": "k"}`:                 `sslcert: missing, but needed for sslkey (got "k")`,
-		`{"port": 1, "interval": 1, "sslcert": "c"}`:                `sslkey: missing, but needed for sslcert (got "c")`,
-		`{"port": 1, "interval": 1, "sslca": "a"}`:                  `sslca: of no use without sslkey and sslcert`,
-		`{"port": 1, "interval": 1, "sslkey": 1, "sslcert": "c"}`:   `sslkey: want a string (got 1)`,
+		`"port": -1`:    wantedPort + `(got -1)`,
+		`"port": 65536`: wantedPort + `(got 65536)`,
+		`"port": 80.5`:  wantedPort + `(got 80.5)`,
+		`"port": "abc"`: wantedPort + `(got "abc")`,
+		`"port": ""`:    wantedPort + `(got "")`,
+		`"port": true`:  wantedPort + `(got true)`,
+		`"port": [1]`:   wantedPort + `(got an array)`,
 
-		`{"port": 1, "interval": 1, "maxmemory": 0}`:     `maxmemory: want a number of megabytes, 0.02 or more (got 0)`,
-		`{"port": 1, "interval": 1, "maxmemory": 0.019}`: `maxmemory: want a number of megabytes, 0.02 or more (got 0.019)`,
-		`{"port": 1, "interval": 1, "maxmemory": "1GB"}`: `maxmemory: want a number of megabytes, 0.02 or more (got "1GB")`,
+		`"metrics": 9188`:             noAddress + `(got 9188)`,
+		`"metrics": "9188"`:           noAddress + `(got "9188")`,
+		`"metrics": "localhost"`:      noAddress + `(got "localhost")`,
+		`"metrics": "h:65536"`:        noAddress + `(got "h:65536")`,
+		`"metrics": "h:http"`:         noAddress + `(got "h:http")`,
+		`"metrics": "::1:9188"`:       noAddress + `(got "::1:9188")`,
+		`"metrics": "http://h:9188/"`: noAddress + `(got "http://h:9188/")`,
+		`"metrics": true`:             noAddress + `(got true)`,
 
-		`{"port": 1, "interval": 1, "maxconnections": 0}`:         `maxconnections: want a whole number, 1 or more (got 0)`,
-		`{"port": 1, "interval": 1, "maxconnections": 1.5}`:       `maxconnections: want a whole number, 1 or more (got 1.5)`,
-		`{"port": 1, "interval": 1, "maxconnections": "all"}`:     `maxconnections: want a whole number, 1 or more (got "all")`,
-		`{"port": 1, "interval": 1, "metrics": 9188}`:             `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash (got 9188)`,
-		`{"port": 1, "interval": 1, "metrics": "9188"}`:           `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash (got "9188")`,
-		`{"port": 1, "interval": 1, "metrics": "localhost"}`:      `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash (got "localhost")`,
-		`{"port": 1, "interval": 1, "metrics": "h:65536"}`:        `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash (got "h:65536")`,
-		`{"port": 1, "interval": 1, "metrics": "h:http"}`:         `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash (got "h:http")`,
-		`{"port": 1, "interval": 1, "metrics": "::1:9188"}`:       `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash (got "::1:9188")`,
-		`{"port": 1, "interval": 1, "metrics": "http://h:9188/"}`: `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash (got "http://h:9188/")`,
-		`{"port": 1, "interval": 1, "metrics": true}`:             `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash (got true)`,
-		`{"port": 1, "interval": 1, "maxconnections": false}`:     `maxconnections: want a whole number, 1 or more (got false)`,
+		`"interval": 0`:        `interval: want a number of seconds above 0 (got 0)`,
+		`"interval": -5`:       `interval: want a number of seconds above 0 (got -5)`,
+		`"interval": "60s"`:    `interval: want a number of seconds above 0 (got "60s")`,
+		`"interval": 1e999`:    `interval: want a number of seconds above 0 (got 1e999)`,
+		`"interval": {"s": 1}`: `interval: want a number of seconds above 0 (got an object)`,
 
-		`{"port": 1, "interval": 1, "host": "http://h"}`: `host: want a name or an address alone, without a scheme or a path (got "http://h")`,
-		`{"port": 1, "interval": 1, "host": "h/x"}`:      `host: want a name or an address alone, without a scheme or a path (got "h/x")`,
-		`{"port": 1, "interval": 1, "host": "h:80"}`:     `host: want a name or an address alone, and the port in the setting port (got "h:80")`,
-		`{"port": 1, "interval": 1, "host": "[::1]:80"}`: `host: want an IPv6 address without brackets, and the port in the setting port (got "[::1]:80")`,
+		`"host": 5`:          `host: want a string (got 5)`,
+		`"host": "http://h"`: `host: want a name or an address alone, without a scheme or a path (got "http://h")`,
+		`"host": "h/x"`:      `host: want a name or an address alone, without a scheme or a path (got "h/x")`,
+		`"host": "h:80"`:     `host: want a name or an address alone, and the port in the setting port (got "h:80")`,
+		`"host": "[::1]:80"`: `host: want an IPv6 address without brackets, and the port in the setting port (got "[::1]:80")`,
 
-		`{"port": 1, "interval": 1, "endpoint": "ftp://h?a=b&c"}`: `endpoint: want a URL with http:// or https:// and a host (got "ftp://h?a=xxxxx&xxxxx")`,
+		`"discard": "false"`: `discard: want true or false (got "false")`,
+		`"discard": 0`:       `discard: want true or false (got 0)`,
+
+		`"endpoint": 5`:                 `endpoint: want a string (got 5)`,
+		`"endpoint": "h:1/x"`:           noURL + `(got "h:1/x")`,
+		`"endpoint": "/x"`:              noURL + `(got "/x")`,
+		`"endpoint": "ftp://h"`:         noURL + `(got "ftp://h")`,
+		`"endpoint": "http://"`:         noURL + `(got "http://")`,
+		`"endpoint": "http://ü/"`:       noURL + `(got "http://ü/")`,
+		`"endpoint": "http://h:65536/"`: noURL + `(got "http://h:65536/")`,
+		`"endpoint": "http://h/a\nb"`:   noURL + `(got "http://h/a\nb")`,
+		`"endpoint": "http://h/?a\tb"`:  noURL + `(got "http://h/?xxxxx")`,
+		`"endpoint": "http://h\n/"`:     noURL + `(got "http://h\n/")`,
+		`"endpoint": "ftp://h?a=b&c"`:   noURL + `(got "ftp://h?a=xxxxx&xxxxx")`,
+
+		`"sslkey": "k"`:               `sslcert: missing, but needed for sslkey (got "k")`,
+		`"sslkey": 1, "sslcert": "c"`: `sslkey: want a string (got 1)`,
+
+		`"sslcert": "c"`: `sslkey: missing, but needed for sslcert (got "c")`,
+
+		`"sslca": "a"`: `sslca: of no use without sslkey and sslcert`,
+
+		`"maxmemory": 0`:     `maxmemory: want a number of megabytes, 0.02 or more (got 0)`,
+		`"maxmemory": 0.019`: `maxmemory: want a number of megabytes, 0.02 or more (got 0.019)`,
+		`"maxmemory": "1GB"`: `maxmemory: want a number of megabytes, 0.02 or more (got "1GB")`,
+
+		`"maxconnections": 0`:     `maxconnections: want a whole number, 1 or more (got 0)`,
+		`"maxconnections": 1.5`:   `maxconnections: want a whole number, 1 or more (got 1.5)`,
+		`"maxconnections": "all"`: `maxconnections: want a whole number, 1 or more (got "all")`,
+		`"maxconnections": false`: `maxconnections: want a whole number, 1 or more (got false)`,
+	} {
+		// The last value of a setting counts.
+		if _, _, err := parse(`{"port": 1, "interval": 1, ` + text + `}`); err == nil || err.Error() != want {
+			t.Errorf("%s: error %v, want %s", text, err, want)
+		}
+	}
+}
+
+// A file that holds no JSON object, or not the two settings that are required, is
+// refused. The error says where the mistake is.
+func TestRefusedFiles(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"port": -1, "interval": 0}`: `port: want a number from 0 to 65535, or the path of a socket, with a slash (got -1)`,
+		`{"port": 1}`:                 `interval: missing; want a number of seconds above 0`,
 
 		"":                   `the file is empty`,
 		" \n":                `the file is empty`,
@@ -184,6 +212,8 @@ func TestRefused(t *testing.T) {
 		"{\"a\": \"x\ty\"}":  `line 1, column 9: invalid character '\t' in a string; write it as \u0009`,
 		"{\n “a”: 1}":        `line 2, column 2: invalid character '“' outside of a string`,
 		"{\xE9: 1}":          `line 1, column 2: invalid character '�' outside of a string`,
+		`{,}`:                `line 1, column 2: invalid character ',' looking for beginning of object key string`,
+		`{"a": / }`:          `line 1, column 7: invalid character '/' looking for beginning of value`,
 
 		"// x\n{}":           `line 1, column 1: JSON has no comments; remove this one`,
 		"{\"port\": 1} // x": `line 1, column 13: JSON has no comments; remove this one`,
@@ -191,8 +221,7 @@ func TestRefused(t *testing.T) {
 		"{\n\"a\": 1 # x\n}": `line 2, column 8: JSON has no comments; remove this one`,
 		"{\n  \"é\": 1,\n}":  `line 2, column 9: JSON has no comma after the last value; remove this one`,
 		`{"a": [1, 2 , ]}`:   `line 1, column 13: JSON has no comma after the last value; remove this one`,
-		`{,}`:                `line 1, column 2: invalid character ',' looking for beginning of object key string`,
-		`{"a": / }`:          `line 1, column 7: invalid character '/' looking for beginning of value`,
+
 		"\uFEFF{}":           `the file begins with a byte order mark; save it as UTF-8 without a byte order mark`,
 		"\xFF\xFE{\x00}\x00": `the file is UTF-16; save it as UTF-8 without a byte order mark`,
 		"\xFE\xFF\x00{\x00}": `the file is UTF-16; save it as UTF-8 without a byte order mark`,

@@ -17,12 +17,11 @@ import (
 	"pixel-ping/internal/node"
 )
 
-// settings hands out the values one by one, each checked for the type that it
-// should have. take removes a value, so unknown settings are what is left in
-// values in the end. err is the first error.
+// settings returns the values one by one, each checked for the type that it should
+// have.
 type settings struct {
-	values map[string]any
-	err    error
+	values map[string]any // those that were not taken yet; in the end, the unknown ones
+	err    error          // the first error
 }
 
 // take returns a value and removes it. It returns nil for null and for a missing
@@ -33,8 +32,8 @@ func (s *settings) take(name string) any {
 	return value
 }
 
-// fail records an error, unless there is one already. An array or an object may
-// hold a secret, so the error names only its kind.
+// fail records an error, unless there is one already. It shows got, but of an array
+// or an object only the kind, since either may hold a secret.
 func (s *settings) fail(name, want string, got any) {
 	if s.err != nil {
 		return
@@ -53,8 +52,8 @@ func (s *settings) fail(name, want string, got any) {
 	}
 }
 
-// text reads an optional string. The original only tests whether these settings
-// are true in JavaScript's sense, so false means none, too.
+// text reads an optional string. The original only tests whether such a setting is
+// true in JavaScript's sense, so false also means that there is none.
 func (s *settings) text(name string) string {
 	switch value := s.take(name).(type) {
 	case nil:
@@ -99,6 +98,7 @@ func (s *settings) file(name string) string {
 	return value
 }
 
+// flag reads true or false; a missing value is false.
 func (s *settings) flag(name string) bool {
 	switch value := s.take(name).(type) {
 	case nil:
@@ -258,17 +258,18 @@ func (s *settings) endpoint(name string) (where *url.URL, target, text string) {
 }
 
 var (
-	// password is the colon before the password of a URL, to the @ behind it, after
-	// the parts up to the user. A # should be escaped in a password, but may not be,
-	// so it does not end the password here.
+	// password matches a URL from its beginning to the @ after the password. Its group
+	// ends before the colon of the password. A # in a password should be escaped, but
+	// people forget that, so a # does not end the password here.
 	password = regexp.MustCompile(`^([^/\\?#]*[/\\]{2}[^:/\\?#]*):[^/\\?]*@`)
-	// loneUser is a user without a password, who may be a token.
+	// loneUser matches the same part of a URL with a user and no password. The user may
+	// be a token. Its group ends before the user.
 	loneUser = regexp.MustCompile(`^([^/\\?#]*[/\\]{2})[^:/\\?#]*@`)
 )
 
-// redact replaces the secrets that a URL may hold with xxxxx: the password, a
-// user without a password, and the values of the query. A parameter without = is
-// taken for a value. Everything else stays as it was written.
+// redact replaces the secrets that a URL may hold with xxxxx: the password, a user
+// without a password, the values of the query, and parameters without =. Everything
+// else stays as it was written.
 func redact(text string) string {
 	text, query, found := strings.Cut(text, "?")
 	text = loneUser.ReplaceAllString(text, "${1}xxxxx@")

@@ -42,9 +42,27 @@ func TestStats(t *testing.T) {
 		f.Flush(t.Context())
 		expect("a part", stats.Flushes{Delivered: 2, Failed: 2, DeliveredHits: 4, LastDelivery: empty, LastFlush: failed})
 
-		f.Endpoint, f.Discard = app, true
+		f.Endpoint, app.doubt = app, true
 		f.Flush(t.Context())
-		expect("dropped", stats.Flushes{Delivered: 2, Failed: 3, DeliveredHits: 4, LastDelivery: empty, LastFlush: failed})
+		store.Record("a")
+		expect("in doubt", stats.Flushes{
+			Delivered: 2, Failed: 3, DeliveredHits: 4, InDoubt: 1, LastDelivery: empty, LastFlush: failed,
+		})
+		pass(time.Minute)
+		app.err = nil
+		f.Flush(t.Context()) // sends the batch that was in doubt, and then the new one
+		settled := time.Now()
+		expect("settled", stats.Flushes{
+			Delivered: 3, Failed: 3, DeliveredHits: 6, LastDelivery: settled, LastFlush: settled,
+		})
+
+		app.err, app.doubt = errors.New("no"), false
+		store.Record("a")
+		f.Discard = true
+		f.Flush(t.Context())
+		expect("dropped", stats.Flushes{
+			Delivered: 3, Failed: 4, DeliveredHits: 6, LastDelivery: settled, LastFlush: settled,
+		})
 	})
 }
 

@@ -24,6 +24,11 @@ func Listen(ctx context.Context, host string, port int) ([]net.Listener, error) 
 	if err != nil {
 		return nil, err
 	}
+	return bind(ctx, host, addresses, port)
+}
+
+// bind binds addresses, which are those of host.
+func bind(ctx context.Context, host string, addresses []netip.Addr, port int) ([]net.Listener, error) {
 	// The registry's sweep ends dead connections. Keep-alive probes would cost four
 	// system calls for each connection.
 	withoutProbes := net.ListenConfig{KeepAlive: -1}

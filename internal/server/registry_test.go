@@ -157,6 +157,37 @@ func TestBusyMakesNoRoom(t *testing.T) {
 	})
 }
 
+// A connection that is waiting makes room before one whose answer is unread if it has
+// waited for longer, and after it otherwise.
+func TestOldestOfWaitingAndUnreadMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &registry{limit: 3}
+		newConn := func() *conn {
+			here, other := net.Pipe()
+			t.Cleanup(func() { other.Close() })
+			return &conn{tcp: &piped{Conn: here}, registry: g}
+		}
+		older, unread, younger := newConn(), newConn(), newConn()
+		for _, c := range []*conn{older, unread, younger} {
+			g.add(c)
+			if c == unread {
+				c.active.Store(true)
+				g.begin(c, false)
+				g.requests.Done()
+			}
+			<-time.After(unreadTime)
+		}
+		for i, c := range []*conn{older, unread, younger} {
+			if c.state == gone {
+				t.Errorf("connection %d has made room too soon", i)
+			}
+			if g.add(newConn()); c.state != gone {
+				t.Errorf("connection %d has not made room", i)
+			}
+		}
+	})
+}
+
 // A request on a connection that was closed is not handled, though net/http has
 // read it.
 func TestClosedConnectionBeginsNothing(t *testing.T) {
@@ -209,6 +240,15 @@ func TestStatesOverHTTP2(t *testing.T) {
 	expect("when the answer is ready", busy)
 	c.Write([]byte("the answer"))
 	expect("after the answer", idle)
+	c.active.Store(true)
+	g.begin(c, true)
+	g.finish(c)
+	c.active.Store(true)
+	c.Write([]byte("the answer"))
+	expect("when the answer is written and a further stream is open", busy)
+	g.finish(c)
+	c.Write([]byte("the answer"))
+	expect("after both answers", idle)
 	g.hear(c)
 	expect("after a ping", idle)
 	g.begin(c, true)

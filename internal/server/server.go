@@ -98,10 +98,10 @@ func (s *Server) URL(host string, listener net.Listener, path string) string {
 	if !ok {
 		return scheme + "://unix:" + listener.Addr().String() + ":" + path
 	}
-	if host == "" {
+	if host == "" && address.IP != nil {
 		host = address.IP.String()
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
 	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(address.Port)) + path
