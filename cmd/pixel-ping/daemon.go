@@ -80,10 +80,10 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	default:
 		listeners, err = server.Listen(process.Running, conf.Host, conf.Port)
 	}
-	report := func() stats.All { return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()} }
+	read := func() stats.All { return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()} }
 	var scrapes *metrics.Server
 	if err == nil {
-		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version, Stats: report})
+		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version, Stats: read})
 		defer scrapes.Close()
 	}
 	if process.Running.Err() != nil { // stopped meanwhile
@@ -114,7 +114,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), oneLine(err.Error()))
 	})
 	go memory.ReturnAfterSpikes(process.Delivery)
-	manager, status := systemd.NewNotifier(), func() string { return report().Status(time.Now()) }
+	manager, status := systemd.NewNotifier(), func() string { return read().Status(time.Now()) }
 	manager.Ready(process.Running, status)
 
 	select {
