@@ -46,12 +46,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"pixel-ping/internal/logwriter"
 )
-
-const version = "1.0.0"
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
@@ -70,7 +69,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	switch path {
 	case "-v", "-version", "--version":
-		fmt.Fprintf(stdout, "Pixel Ping version %s\n", version)
+		info, _ := debug.ReadBuildInfo()
+		fmt.Fprintln(stdout, versionLine(info))
 		return 0
 	case "", "-h", "-help", "--help":
 		fmt.Fprintln(stderr, usage)
