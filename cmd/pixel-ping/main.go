@@ -13,6 +13,8 @@
 //	pixel-ping -v
 //	pixel-ping -h
 //
+// # Configuration
+//
 // The configuration is one JSON object. port and interval are required; defaults
 // stand in parentheses.
 //
@@ -30,9 +32,13 @@
 //	sslca          a file with the certificates of its authorities, to complete the
 //	               chain
 //
+// # Signals
+//
 // SIGUSR2 forces a flush (not on Windows). SIGTERM, SIGINT and SIGHUP stop the
 // daemon: it delivers the counts that it holds, within 9 seconds. A second SIGTERM
 // or SIGINT ends it at once.
+//
+// # Exit status
 //
 // The exit status is 0 after a stop that delivered every hit. Without an endpoint,
 // or with discard, it is 0 after any stop. It is 1 if hits were not delivered; a
