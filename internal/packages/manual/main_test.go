@@ -75,7 +75,8 @@ func TestPageIsComplete(t *testing.T) {
 
 	signals := section(t, page, "SIGNALS")
 	var handled []string
-	for _, call := range regexp.MustCompile(`signal\.Notify\(.*\)`).FindAllString(read(t, "cmd/pixel-ping/signal_unix.go"), -1) {
+	calls := regexp.MustCompile(`signal\.Notify\(.*\)`)
+	for _, call := range calls.FindAllString(read(t, "cmd/pixel-ping/signal_unix.go"), -1) {
 		handled = append(handled, regexp.MustCompile(`SIG\w+`).FindAllString(call, -1)...)
 	}
 	if len(handled) != 4 {
