@@ -144,8 +144,7 @@ image: ## make container images in .build/image (needs Docker or buildah)
 packages: build ## make archives, packages and images, and install and run them (needs root, dpkg, lintian, man, buildah)
 	@internal/rig/need lintian lintian
 	@internal/rig/need man man-db
-	@internal/rig/need buildah buildah
-	@internal/rig/need zip zip
+	@internal/rig/need unzip unzip
 	PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/packages
 
 .PHONY: clean
