@@ -129,7 +129,7 @@ install: pixel-ping ## install it to PREFIX/bin (/usr/local/bin); build it first
 	install -m 755 pixel-ping "$(DESTDIR)$(PREFIX)/bin/pixel-ping"
 
 .PHONY: dist
-dist: ## make the archives of a release in .build/dist
+dist: ## make the archives of a release in .build/dist (needs GNU tar, zip)
 	@internal/packages/dist
 
 .PHONY: deb
@@ -145,6 +145,7 @@ packages: build ## make archives, packages and images, and install and run them 
 	@internal/rig/need lintian lintian
 	@internal/rig/need man man-db
 	@internal/rig/need unzip unzip
+	@internal/rig/need git git
 	PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/packages
 
 .PHONY: clean
