@@ -73,7 +73,8 @@ func TestFilesOfTheDebianPackage(t *testing.T) {
 }
 
 // A system is a copy of the machine's file system: what is written to it goes to
-// the folder changes, and leaves the machine as it is. systemd does not run in it.
+// the folder changes, and leaves the machine as it is. systemd seems to run in it,
+// but its two commands that packages use only write down how they were called.
 type system struct {
 	folder  string
 	changes string
@@ -88,7 +89,31 @@ func newSystem(t *testing.T) system {
 			t.Fatal(err)
 		}
 	}
+	tools := filepath.Join(s.changes, "usr/local/bin")
+	if err := os.MkdirAll(tools, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"systemctl", "deb-systemd-invoke"} {
+		script := "#!/bin/sh\necho \"${0##*/} $*\" >>/calls\n"
+		if err := os.WriteFile(filepath.Join(tools, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return s
+}
+
+// calls returns the calls of systemd's commands since the last calls.
+func (s system) calls(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(s.changes, "calls")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // command returns a command that runs in the system. The mounts are the command's
@@ -99,8 +124,11 @@ mount -t overlay overlay -o lowerdir=/,upperdir=changes,workdir=work root
 mount --rbind /dev root/dev
 mount -t proc proc root/proc
 mount -t tmpfs tmpfs root/run
+mkdir -p root/run/systemd/system
 exec chroot root "$@"`
-	return exec.Command("unshare", append([]string{"--mount", "sh", "-ec", enter, s.folder}, args...)...)
+	cmd := exec.Command("unshare", append([]string{"--mount", "sh", "-ec", enter, s.folder}, args...)...)
+	cmd.Env = append(os.Environ(), "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	return cmd
 }
 
 func (s system) run(t *testing.T, args ...string) string {
@@ -158,6 +186,10 @@ func TestDebianPackage(t *testing.T) {
 		t.Errorf("the installation does not say what to do next:\n%s", installed)
 	}
 	checkMode("after the installation")
+	const reload = "systemctl --system daemon-reload\n"
+	if calls := s.calls(t); calls != reload {
+		t.Errorf("the installation calls %q, and should start nothing", calls)
+	}
 
 	// Nobody has edited the configuration: the service does not start.
 	process, _ := s.startService(t)
@@ -205,6 +237,10 @@ func TestDebianPackage(t *testing.T) {
 	// An upgrade keeps the configuration, without a question.
 	newer := makeNewer(t)
 	s.run(t, "dpkg", "--install", newer.deb("amd64"))
+	if calls := s.calls(t); !strings.HasSuffix(calls, reload+"deb-systemd-invoke try-restart pixel-ping.service\n") ||
+		strings.Contains(calls, "stop") {
+		t.Errorf("the upgrade calls %q, and should restart the service only", calls)
+	}
 	if got := s.run(t, "pixel-ping", "--version"); !strings.HasPrefix(got, "Pixel Ping version "+newer.version) {
 		t.Errorf("after the upgrade, --version prints %q", got)
 	}
@@ -226,6 +262,9 @@ func TestDebianPackage(t *testing.T) {
 
 	// A removal keeps what the administrator has decided, and a purge keeps nothing.
 	s.run(t, "dpkg", "--remove", "pixel-ping")
+	if calls := s.calls(t); !strings.HasPrefix(calls, "deb-systemd-invoke stop pixel-ping.service") {
+		t.Errorf("the removal calls %q, and should stop the service first", calls)
+	}
 	if text, err := os.ReadFile(config); string(text) != edited {
 		t.Errorf("after the removal, the configuration is %s (error %v)", text, err)
 	}
