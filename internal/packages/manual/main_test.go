@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -74,11 +75,7 @@ func TestPageIsComplete(t *testing.T) {
 	}
 
 	signals := section(t, page, "SIGNALS")
-	var handled []string
-	calls := regexp.MustCompile(`signal\.Notify\(.*\)`)
-	for _, call := range calls.FindAllString(read(t, "cmd/pixel-ping/signal_unix.go"), -1) {
-		handled = append(handled, regexp.MustCompile(`SIG\w+`).FindAllString(call, -1)...)
-	}
+	handled := handledSignals(t)
 	if len(handled) != 4 {
 		t.Errorf("the daemon handles the signals %q, want 4", handled)
 	}
@@ -88,6 +85,27 @@ func TestPageIsComplete(t *testing.T) {
 		}
 	}
 	section(t, page, "EXIT STATUS")
+}
+
+// handledSignals returns the names of the signals that the program asks for.
+func handledSignals(t *testing.T) (names []string) {
+	t.Helper()
+	call, name := regexp.MustCompile(`signal\.Notify\(.*\)`), regexp.MustCompile(`SIG\w+`)
+	err := fs.WalkDir(os.DirFS(top), ".", func(path string, entry fs.DirEntry, err error) error {
+		if path == "internal/rig" || path == "testdata" {
+			return fs.SkipDir
+		}
+		if strings.HasSuffix(path, "_unix.go") {
+			for _, call := range call.FindAllString(read(t, path), -1) {
+				names = append(names, name.FindAllString(call, -1)...)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
 
 // Text that means something to man is printed as it is.
