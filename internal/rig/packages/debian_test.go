@@ -149,7 +149,8 @@ func (s system) startService(t *testing.T) (process *rig.Process, failed bool) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"ExecStartPre", "ExecStart"} {
-		for _, line := range regexp.MustCompile(`(?m)^`+name+`=(.*)$`).FindAllStringSubmatch(string(unit), -1) {
+		// A plus sign before the path means "as root".
+		for _, line := range regexp.MustCompile(`(?m)^`+name+`=\+?(.*)$`).FindAllStringSubmatch(string(unit), -1) {
 			log := rig.NewOutput()
 			process = rig.Start(t, s.command(strings.Fields(line[1])...), log, log)
 			if name == "ExecStartPre" && process.Wait(t) != 0 {
