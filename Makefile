@@ -103,6 +103,7 @@ fuzz: ## fuzz the parser and the encoders, each for FUZZTIME (30s)
 	go test -run '^$$' -fuzz '^FuzzBody$$' -fuzztime $(FUZZTIME) ./internal/endpoint
 	go test -run '^$$' -fuzz '^FuzzLog$$' -fuzztime $(FUZZTIME) ./internal/flush
 
+# -trimpath lets make dist use what this has compiled.
 .PHONY: platforms
 platforms: ## build for Linux, macOS, FreeBSD and Windows, to see that it does
 	@for os in linux darwin freebsd windows; do \
