@@ -35,10 +35,13 @@ func TestImports(t *testing.T) {
 		"internal/stats":     nil,
 		"internal/systemd":   nil,
 
+		"internal/packages/manual": nil,
+
 		"internal/rig":             nil,
 		"internal/rig/bench":       nil,
 		"internal/rig/conformance": nil,
 		"internal/rig/e2e":         nil,
+		"internal/rig/packages":    nil,
 		"internal/rig/run":         nil,
 		"internal/rig/soak":        nil,
 	}

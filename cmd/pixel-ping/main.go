@@ -17,6 +17,8 @@
 // With --check it reads the configuration and its certificate as a start would, prints
 // that they are ok or what is wrong, and exits with 0 or 1.
 //
+// # Configuration
+//
 // The configuration is one JSON object. port and interval are required, but for
 // port under systemd's socket activation; defaults stand in parentheses.
 //
@@ -35,9 +37,13 @@
 //	sslcert        a file with the certificate
 //	sslca          a file with certificates of authorities, to complete its chain
 //
+// # Signals
+//
 // SIGUSR2 forces a flush (not on Windows). SIGTERM, SIGINT and SIGHUP stop the
 // daemon: it delivers the counts that it holds, within 9 seconds. A second SIGTERM
 // or SIGINT ends it at once.
+//
+// # Exit status
 //
 // The exit status is 0 after a stop that delivered every hit. Without an endpoint,
 // or with discard, it is 0 after any stop. It is 1 if hits were not delivered; a
@@ -52,16 +58,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"pixel-ping/internal/config"
 	"pixel-ping/internal/logwriter"
 )
 
-const (
-	version = "1.0.0"
-	usage   = "Usage: pixel-ping path/to/config.json"
-)
+const usage = "Usage: pixel-ping path/to/config.json"
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
@@ -78,7 +82,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	switch path {
 	case "-v", "-version", "--version":
-		fmt.Fprintf(stdout, "Pixel Ping version %s\n", version)
+		info, _ := debug.ReadBuildInfo()
+		fmt.Fprintln(stdout, versionLine(info))
 		return 0
 	case "", "-h", "-help", "--help":
 		fmt.Fprintln(stderr, usage)

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	"runtime/debug"
+)
+
+// version is the only place that has the version: the Makefile reads it here for
+// the names of packages.
+const version = "1.1.0"
+
+// versionLine returns what --version prints: the line of the original, and the
+// commit where the build knows it. info is what debug.ReadBuildInfo returned; the
+// go command records the commit if the source is in a git work tree and -buildvcs
+// is not false.
+func versionLine(info *debug.BuildInfo) string {
+	line := fmt.Sprintf("Pixel Ping version %s", version)
+	if info == nil {
+		return line
+	}
+	settings := make(map[string]string)
+	for _, setting := range info.Settings {
+		settings[setting.Key] = setting.Value
+	}
+	revision := settings["vcs.revision"]
+	if revision == "" {
+		return line
+	}
+	revision = revision[:min(12, len(revision))] // as many digits as the go command's own versions have
+	if settings["vcs.modified"] == "true" {
+		revision += ", modified"
+	}
+	return fmt.Sprintf("%s (%s)", line, revision)
+}
