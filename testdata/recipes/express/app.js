@@ -1,7 +1,7 @@
 // This application receives the flushes of Pixel Ping and adds them up in
 // PostgreSQL. It answers how often an e-mail or a page was opened, and when last.
 // PGHOST, PGDATABASE and so on name the database; SECRET is the secret.
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { createHash, randomUUID, timingSafeEqual } from 'node:crypto';
 import express from 'express';
 import pg from 'pg';
 
@@ -16,13 +16,19 @@ pool.on('error', (err) => console.error(err));
 
 const sha256 = (text) => createHash('sha256').update(text).digest();
 
-// One statement is one transaction. All flushes update rows in the same order;
-// otherwise those of two daemons could deadlock.
+// One statement is one transaction. It adds nothing if the id of the flush is known:
+// the flush was saved before, and only its answer was lost. All flushes update rows
+// in the same order; otherwise those of two daemons could deadlock.
 const add = `
+	WITH old AS (
+		DELETE FROM flushes WHERE saved < now() - interval '7 days' AND id <> $4
+	), new AS (
+		INSERT INTO flushes (id) VALUES ($4) ON CONFLICT DO NOTHING RETURNING id
+	)
 	INSERT INTO hits (id, key, count, first_seen, last_seen)
-	SELECT id, key, count, now(), now()
-	FROM unnest($1::bytea[], $2::text[], $3::bigint[]) AS flush (id, key, count)
-	ORDER BY id
+	SELECT flush.id, key, count, now(), now()
+	FROM new, unnest($1::bytea[], $2::text[], $3::bigint[]) AS flush (id, key, count)
+	ORDER BY flush.id
 	ON CONFLICT (id) DO UPDATE SET
 		count = hits.count + excluded.count,
 		first_seen = least(hits.first_seen, excluded.first_seen),
@@ -31,7 +37,7 @@ const add = `
 const app = express();
 
 // Express answers a body above the limit with 413. The daemon then sends the
-// counts in halves.
+// counts in parts. A key alone can take 130 kB.
 app.post('/save_hits', express.urlencoded({ extended: false, limit: '16mb' }), async (req, res) => {
 	const { json, secret } = req.body ?? {};
 	if (typeof json !== 'string' || typeof secret !== 'string') return res.sendStatus(400);
@@ -40,7 +46,9 @@ app.post('/save_hits', express.urlencoded({ extended: false, limit: '16mb' }), a
 	if (hits === undefined) return res.sendStatus(400);
 	const keys = hits.map(([key]) => key);
 	const counts = hits.map(([, count]) => count);
-	await pool.query(add, [keys.map(sha256), keys.map((key) => key.replaceAll('\0', '\\u0000')), counts]);
+	// A flush from something else than the daemon may have no id: then it is new.
+	const id = req.get('Idempotency-Key') ?? randomUUID();
+	await pool.query(add, [keys.map(sha256), keys.map((key) => key.replaceAll('\0', '\\u0000')), counts, id]);
 	res.sendStatus(204); // after the hits are saved, not before
 });
 

@@ -7,3 +7,11 @@ CREATE TABLE hits (
 	first_seen timestamptz NOT NULL,
 	last_seen timestamptz NOT NULL
 );
+
+-- The ids of the flushes that are saved, for 7 days: a flush whose answer was lost
+-- comes again under its id.
+CREATE TABLE flushes (
+	id text PRIMARY KEY,
+	saved timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON flushes (saved);

@@ -1,9 +1,15 @@
 // Receiver is a complete application for Pixel Ping to post its counts to. It
 // receives each flush, checks the secret, adds the counts up in memory and prints
-// the totals. Start your own from it; yours would add the counts up in a database:
+// the totals. Start your own from it; yours would add the counts up in a database, in
+// one transaction with the id of the flush:
+//
+//	INSERT INTO flushes (id) VALUES ($1) ON CONFLICT DO NOTHING
 //
 //	INSERT INTO hits (key, count) VALUES ($1, $2)
 //	ON CONFLICT (key) DO UPDATE SET count = hits.count + excluded.count
+//
+// If the first statement inserts nothing, the flush was saved before and only its
+// answer was lost: then leave out the second one.
 package main
 
 import (
@@ -17,22 +23,29 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 )
 
 func main() {
 	listen := flag.String("listen", "localhost:9188", "the `address` to listen on")
 	secret := flag.String("secret", "swordfish", "the secret of the daemon's configuration")
 	flag.Parse()
-	http.Handle("POST /save_hits", &application{secret: *secret, totals: make(map[string]int64)})
+	app := &application{secret: *secret, totals: make(map[string]int64), saved: make(map[string]time.Time)}
+	http.Handle("POST /save_hits", app)
 	log.Fatal(http.ListenAndServe(*listen, nil))
 }
 
-// application keeps the totals. mu guards totals, since each request runs in a
-// goroutine of its own.
+// idLife is how long the ids of flushes are kept: longer than any outage after which
+// the daemon sends the same flush again.
+const idLife = 7 * 24 * time.Hour
+
+// application keeps the totals. mu guards totals and saved, since each request runs
+// in a goroutine of its own.
 type application struct {
 	secret string
 	mu     sync.Mutex
 	totals map[string]int64
+	saved  map[string]time.Time // when each flush was saved, by the id of the flush
 }
 
 // ServeHTTP saves one flush, and answers with 2xx only after that. After any other
@@ -56,8 +69,17 @@ func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	id := r.Header.Get("Idempotency-Key")
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if _, known := a.saved[id]; known {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	maps.DeleteFunc(a.saved, func(_ string, at time.Time) bool { return time.Since(at) > idLife })
+	if id != "" {
+		a.saved[id] = time.Now()
+	}
 	for _, key := range slices.Sorted(maps.Keys(hits)) {
 		// The counts are those since the last flush, so they are added.
 		a.totals[key] += hits[key]
