@@ -57,7 +57,9 @@ const page = (title, content) => html`<!doctype html>
 	.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 0 2rem }
 	table { width: 100%; border-collapse: collapse; table-layout: fixed }
 	th, td { text-align: left; padding: .3rem 0; border-bottom: 1px solid #8884; vertical-align: top }
-	td, pre { overflow: hidden; overflow-wrap: anywhere; white-space: pre-wrap }
+	pre { max-height: 9rem; overflow: auto }
+	td { overflow: hidden }
+	td, pre { overflow-wrap: anywhere; white-space: pre-wrap }
 	th:last-child, td:last-child { text-align: right; width: 7rem; font-variant-numeric: tabular-nums }
 	a { color: inherit }
 </style>
