@@ -57,12 +57,37 @@ func startStream(t *testing.T) *stream {
 	return s
 }
 
-func (s *stream) startRedis(t *testing.T) {
+// startRedis starts Redis as the unit does, and opens its port when it is ready.
+// Options are for Redis.
+func (s *stream) startRedis(t *testing.T, options ...string) {
 	t.Helper()
+	unit, err := os.ReadFile(streamRecipe + "redis.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	replaced := strings.NewReplacer("/run/redis", s.folder, "6379", s.port).Replace(string(unit))
+	_, start, _ := strings.Cut(replaced, "--daemonize no ")
+	start, _, _ = strings.Cut(start, "\n")
+	_, open, found := strings.Cut(replaced, "ExecStartPost=/usr/bin/")
+	open, _, _ = strings.Cut(open, "\n")
+	if !found {
+		t.Fatal("the unit does not open the port")
+	}
+	options = append(options, "--bind", "127.0.0.1", "--dir", s.folder)
 	output := rig.NewOutput()
-	s.redis = rig.Start(t, exec.Command("redis-server", "--bind", "127.0.0.1", "--port", s.port,
-		"--dir", s.folder, "--appendonly", "yes", "--save", ""), output, output)
-	s.redis.WaitListening(t, "127.0.0.1:"+s.port)
+	s.redis = rig.Start(t, exec.Command("redis-server", append(strings.Fields(start), options...)...), output, output)
+	ping := func() string {
+		text, _ := exec.Command("redis-cli", "-s", s.folder+"/redis.sock", "PING").CombinedOutput()
+		return strings.TrimSpace(string(text))
+	}
+	for limit := time.Now().Add(rig.Deadline); ping() != "PONG"; <-time.After(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("Redis is not ready; its output is:\n%s", output)
+		}
+	}
+	if text, err := exec.Command("sh", "-c", open).CombinedOutput(); err != nil || string(text) != "OK\n" {
+		t.Fatalf("%s: %v: %s", open, err, text)
+	}
 }
 
 // startRsyslog starts rsyslog and waits until it receives.
@@ -188,7 +213,8 @@ func TestStreamHasWhatIsCounted(t *testing.T) {
 		t.Errorf("rsyslog has no queue on disk: %q, %v", queued, err)
 	}
 	s.startRsyslog(t)
-	load(5000, func() { s.startRedis(t) })
+	// Redis needs a while to load what it has written, and answers with errors meanwhile.
+	load(5000, func() { s.startRedis(t, "--key-load-delay", "200") })
 
 	d.Stop(t)
 	counted := rig.Counts[int64](t, received.Body(t))
