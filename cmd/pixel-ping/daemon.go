@@ -80,7 +80,9 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	default:
 		listeners, err = server.Listen(process.Running, conf.Host, conf.Port)
 	}
-	read := func() stats.All { return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()} }
+	read := func() stats.All {
+		return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()}
+	}
 	var scrapes *metrics.Server
 	if err == nil {
 		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version, Stats: read})
