@@ -15,7 +15,6 @@ import (
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
-	"pixel-ping/internal/journal"
 	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/memory"
 	"pixel-ping/internal/pixel"
@@ -39,9 +38,10 @@ const (
 // any more. The original prints its line before it listens, and runs on without
 // a server if the port is taken or the certificate does not load.
 func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
+	tell := func(line string) { fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), line) }
 	conf, warnings, err := config.Load(path)
 	for _, warning := range warnings {
-		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
+		tell(warning)
 	}
 	if err != nil {
 		return err
@@ -54,15 +54,9 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		}
 		getCertificate = certificate.Get
 	}
-	store := hits.NewStore(conf.MaxMemory)
-	if conf.Journal != "" {
-		tell := func(line string) { fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", path, line) }
-		kept, batches, err := journal.Open(conf.Journal, tell)
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		store.UseJournal(kept, batches)
-		defer store.Close()
+	store, err := hits.Open(conf.MaxMemory, conf.Journal, tell)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	visitors := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
 	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
@@ -116,10 +110,6 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	} else {
 		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
 	}
-	if recovered := store.Pending(); recovered > 0 {
-		fmt.Fprintf(stderr, "pixel-ping: %s of %s were recovered from the journal %s\n",
-			logwriter.Plural(recovered, "hit"), logwriter.Plural(len(store.List()), "key"), conf.Journal)
-	}
 	fmt.Fprintf(stdout, "Serving the pixel at %s%s\n", visitors.URL(conf.Host, listeners[0]), pixel.Path)
 
 	failed := make(chan error, len(listeners))
@@ -129,7 +119,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	stopped, flushed := make(chan struct{}), make(chan flush.Rest, 1)
 	go func() { flushed <- flusher.Run(delivery, stopped, forced) }()
 	if certificate != nil {
-		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err) })
+		go certificate.Watch(delivery, func(err error) { tell(err.Error()) })
 	}
 	go memory.ReturnAfterSpikes(delivery)
 
@@ -145,16 +135,20 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	defer cancel()
 	visitors.Stop(requests)
 	close(stopped)
+	var lost string
 	select {
 	case rest := <-flushed:
-		if rest.Kept {
-			fmt.Fprintf(stderr, "pixel-ping: %s\n", rest)
-		} else if rest.Hits > 0 {
-			return errors.New(rest.String())
+		if rest.Hits > 0 {
+			lost = rest.String()
 		}
 	case <-late:
-		return fmt.Errorf("up to %s were not delivered, and there was no time to log them all",
-			logwriter.Plural(store.Pending(), "hit"))
+		lost = flusher.Unfinished()
+	}
+	if err == nil && lost != "" {
+		return errors.New(lost)
+	}
+	if lost != "" {
+		fmt.Fprintf(stderr, "pixel-ping: %s\n", lost)
 	}
 	return err
 }

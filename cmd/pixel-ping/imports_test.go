@@ -16,7 +16,7 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"cmd/pixel-ping":     {"cert", "config", "endpoint", "flush", "hits", "journal", "logwriter", "memory", "pixel", "server"},
+		"cmd/pixel-ping":     {"cert", "config", "endpoint", "flush", "hits", "logwriter", "memory", "pixel", "server"},
 		"internal/cert":      nil,
 		"internal/config":    {"node"},
 		"internal/endpoint":  {"hits", "node"},

@@ -14,7 +14,6 @@ import (
 
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/hits"
-	"pixel-ping/internal/journal"
 	"pixel-ping/internal/logwriter"
 )
 
@@ -71,8 +70,8 @@ func TestExactlyOnceAcrossCrashes(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		app := &idempotent{t: t, random: random, saved: map[string][]hits.Count{}}
 		recorded := map[string]int64{}
-		life := func() (j *journal.Journal, died bool) {
-			j, batches, err := journal.Open(dir, func(line string) { t.Errorf("told: %s", line) })
+		life := func() (store *hits.Store, died bool) {
+			store, err := hits.Open(1<<30, dir, func(line string) { t.Errorf("told: %s", line) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,8 +83,6 @@ func TestExactlyOnceAcrossCrashes(t *testing.T) {
 					died = true
 				}
 			}()
-			store := hits.NewStore(1 << 30)
-			store.UseJournal(j, batches)
 			f := &Flusher{Store: store, Endpoint: app, Stdout: logwriter.New(io.Discard), Stderr: logwriter.New(io.Discard)}
 			for range 1 + random.IntN(8) {
 				for range random.IntN(6) {
@@ -98,15 +95,15 @@ func TestExactlyOnceAcrossCrashes(t *testing.T) {
 			if app.calm && store.Pending() != 0 {
 				t.Errorf("seed %d: %d hits are left", seed, store.Pending())
 			}
-			return j, false
+			return store, false
 		}
 		for range 12 {
-			j, _ := life()
-			j.Close()
+			store, _ := life()
+			store.Close()
 		}
 		app.calm = true
-		j, _ := life()
-		j.Close()
+		store, _ := life()
+		store.Close()
 		got := map[string]int64{}
 		for _, list := range app.saved {
 			for _, count := range list {

@@ -57,6 +57,17 @@ func (c Counts) Hits() int64 {
 	return sum
 }
 
+// add adds the counts of other to those of c. It keeps no pointer of other, which may
+// lead into a file that is unmapped later.
+func (c Counts) add(other Counts) {
+	for key, n := range other {
+		if c[key] == nil {
+			c[key] = new(int64)
+		}
+		*c[key] += *n
+	}
+}
+
 // Store holds the counts that are not delivered yet (the original's store). Many
 // goroutines may call its methods at once. There is one batch at a time: after
 // Take, Merge must be called before the next Take. At any moment a count is in
@@ -80,7 +91,7 @@ type Store struct {
 	asked   bool  // full was sent a value, and no flush has made room since
 	refused int64 // hits that were refused since the last call of Refused
 
-	// Only with a journal, see UseJournal:
+	// Only with a journal, see Open:
 	journal *journal.Journal
 	loose   Counts // new keys for which the journal had no room
 	waiting []part // counts that wait for their delivery; held and pending include them

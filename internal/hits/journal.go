@@ -20,11 +20,22 @@ type part struct {
 	rest   bool           // the file has more than counts: some of it is delivered
 }
 
-// UseJournal has the Store keep its counts in j, and adds the batches that j was opened
-// with, which the Store then owns. It is called before all other methods. With a
-// journal, only Record, Full, Refused, Pending and JournalError may be called by many
-// goroutines at once.
-func (s *Store) UseJournal(j *journal.Journal, batches []*journal.Batch) {
+// Open returns a Store as NewStore does. Unless dir is empty, the Store keeps its
+// counts in the journal in that directory, and begins with those that an earlier
+// process left there. Open calls tell with a line about each of the journal's files
+// that cannot be used. Its errors are those of journal.Open.
+//
+// With a journal, only Record, Full, Refused, Pending and JournalError may be called
+// by many goroutines at once.
+func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
+	s := NewStore(limit)
+	if dir == "" {
+		return s, nil
+	}
+	j, batches, err := journal.Open(dir, tell)
+	if err != nil {
+		return nil, err
+	}
 	s.journal, s.loose, s.Aside = j, make(Counts), make(map[string]bool)
 	for _, b := range batches {
 		p := part{counts: make(Counts, len(b.Records)), file: b, sent: b.Progress.Sent}
@@ -38,6 +49,7 @@ func (s *Store) UseJournal(j *journal.Journal, batches []*journal.Batch) {
 		s.held += p.counts.cost()
 		s.waiting = append(s.waiting, p)
 	}
+	return s, nil
 }
 
 // ID returns the id of the batch that was taken: the same after a crash, and never
@@ -51,6 +63,17 @@ func (s *Store) ID() string {
 
 // Keeps reports whether the Store has a journal.
 func (s *Store) Keeps() bool { return s.journal != nil }
+
+// Waiting returns how many hits of how many keys wait for the next call of Take or a
+// later one. Before the first call of Take, they are what an earlier process left.
+// After a call, they are what could not become part of the batch that was taken.
+func (s *Store) Waiting() (hits int64, keys int) {
+	sum := make(Counts)
+	for _, p := range s.waiting {
+		sum.add(p.counts)
+	}
+	return sum.Hits(), len(sum)
+}
 
 // Sent returns the file of the batch that was taken if an earlier process has sent
 // it, and else nil. The batch must be sent again as it is, from the progress and the
@@ -156,14 +179,7 @@ func (s *Store) mergeWaiting() {
 	var files []*journal.Batch
 	for _, p := range s.waiting {
 		bytes += p.counts.cost()
-		for key, n := range p.counts {
-			if held := sum.counts[key]; held != nil {
-				*held += *n
-			} else {
-				hits := *n // p.counts may point into the file, which is unmapped below.
-				sum.counts[key] = &hits
-			}
-		}
+		sum.counts.add(p.counts)
 		if p.file != nil {
 			files = append(files, p.file)
 		}
@@ -199,22 +215,37 @@ func (s *Store) mergeKept() {
 	s.batch, s.out, s.taken = part{}, 0, 0
 }
 
-// Close ends the use of the journal, and returns how many hits are lost because they
-// are in memory only. No other method may be called at the same time or later.
-func (s *Store) Close() (lost int64) {
+// Close ends the use of the Store. It returns the counts that the journal keeps for
+// the next process, and those that are left in memory only: without a journal, all of
+// them. It is called last, and not while hits are recorded.
+func (s *Store) Close() (kept, lost Counts) {
 	if s.journal == nil {
-		return s.pending
+		s.Merge(s.batch.counts)
+		return nil, s.Take()
 	}
 	s.freeze()
-	for _, p := range append(s.waiting, s.batch) {
-		if p.file == nil && len(p.counts) > 0 {
-			if _, err := s.journal.Write(p.counts.records(s.Aside)); err != nil {
-				lost += p.counts.Hits()
-			}
+	kept, lost = make(Counts), make(Counts)
+	for _, p := range s.waiting {
+		if p.file == nil {
+			file, err := s.journal.Write(p.counts.records(s.Aside))
+			s.failUnlocked(err, "it can not keep what is in memory only")
+			p.file = file
+		}
+		if p.file == nil {
+			lost.add(p.counts)
+		} else {
+			kept.add(p.counts)
 		}
 	}
+	// A batch in doubt that has no file is not written to one: it would come back
+	// under another id.
+	if s.batch.file == nil {
+		lost.add(s.batch.counts)
+	} else {
+		kept.add(s.batch.counts)
+	}
 	s.journal.Close()
-	return lost
+	return kept, lost
 }
 
 // SetProgress stores the progress of the batch that was taken, so that the next

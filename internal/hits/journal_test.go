@@ -17,13 +17,11 @@ import (
 // kept returns a Store with a journal in dir.
 func kept(t testing.TB, dir string, limit int64) (*Store, *journal.Journal) {
 	t.Helper()
-	j, batches, err := journal.Open(dir, func(line string) { t.Errorf("told: %s", line) })
+	s, err := Open(limit, dir, func(line string) { t.Errorf("told: %s", line) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewStore(limit)
-	s.UseJournal(j, batches)
-	return s, j
+	return s, s.journal
 }
 
 // reopened returns a Store as after a crash: nothing of the earlier one is used
