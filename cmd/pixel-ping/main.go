@@ -24,7 +24,10 @@
 //	               merged into the next one)
 //	secret         sent with each flush, for the application to check
 //	maxmemory      megabytes that the keys may take (256)
-//	maxconnections connections that may be open at once (the server's default)
+//	maxconnections connections that may be open at once (8000, or fewer if fewer
+//	               files may be open)
+//	journal        a directory in which counts outlive kill -9 and crashes; not on
+//	               Windows (none)
 //	sslkey         a file with the key of the certificate, for HTTPS
 //	sslcert        a file with the certificate
 //	sslca          a file with the certificates of its authorities, to complete the
@@ -34,9 +37,10 @@
 // daemon: it delivers the counts that it holds, within 9 seconds. A second SIGTERM
 // or SIGINT ends it at once.
 //
-// The exit status is 0 after a stop that delivered every hit. Without an endpoint,
-// or with discard, it is 0 after any stop. It is 1 if hits were not delivered; a
-// line says whether the log has them. It is also 1 if the daemon could not start.
+// The exit status is 0 after a stop that delivered every hit, or left it in the
+// journal. Without an endpoint, or with discard, it is 0 after any stop. It is 1 if
+// hits were not delivered; a line says whether the log has them. It is also 1 if the
+// daemon could not start.
 package main
 
 import (

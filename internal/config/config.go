@@ -24,8 +24,8 @@ type Config struct {
 	Discard  bool          // drop the hits of a flush that failed
 	Secret   string        // sent with each flush; empty for none
 
-	// The original does not have these two settings.
-	Journal        string // the directory that keeps the counts; "" for none
+	// The original does not have these settings.
+	Journal        string // the directory that keeps the counts; empty for none
 	MaxMemory      int64  // bytes that the keys may take; at least one key fits
 	MaxConnections int    // at least 1, or 0 to leave the number to the server
 

@@ -45,7 +45,7 @@ func TestRecipe(t *testing.T) {
 func TestAccepted(t *testing.T) {
 	for text, check := range map[string]func(Config) bool{
 		`"port": 9187`: func(c Config) bool {
-			return c.Port == 9187 && c.Host == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0
+			return c.Port == 9187 && c.Host == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0 && c.Journal == ""
 		},
 		`"port": "9187"`:          func(c Config) bool { return c.Port == 9187 },
 		`"port": " 9187 "`:        func(c Config) bool { return c.Port == 9187 },
@@ -71,6 +71,9 @@ func TestAccepted(t *testing.T) {
 		`"maxconnections": 1`:     func(c Config) bool { return c.MaxConnections == 1 },
 		`"maxconnections": "5e3"`: func(c Config) bool { return c.MaxConnections == 5000 },
 		`"maxconnections": 1e300`: func(c Config) bool { return c.MaxConnections == math.MaxInt32 },
+		`"journal": null`:         func(c Config) bool { return c.Journal == "" },
+		`"journal": ""`:           func(c Config) bool { return c.Journal == "" },
+		`"journal": "/a/b c"`:     func(c Config) bool { return c.Journal == "/a/b c" },
 		`"secret": "s"`:           func(c Config) bool { return c.Secret == "s" },
 		`"secret": 12345`:         func(c Config) bool { return c.Secret == "12345" },
 		`"secret": 1e21`:          func(c Config) bool { return c.Secret == "1e+21" },
@@ -143,6 +146,9 @@ func TestRefused(t *testing.T) {
 		`{"port": 1, "interval": 1, "maxconnections": 1.5}`:   `maxconnections: want a whole number, 1 or more (got 1.5)`,
 		`{"port": 1, "interval": 1, "maxconnections": "all"}`: `maxconnections: want a whole number, 1 or more (got "all")`,
 		`{"port": 1, "interval": 1, "maxconnections": false}`: `maxconnections: want a whole number, 1 or more (got false)`,
+
+		`{"port": 1, "interval": 1, "journal": true}`:  `journal: want a string (got true)`,
+		`{"port": 1, "interval": 1, "journal": ["a"]}`: `journal: want a string (got an array)`,
 
 		`{"port": 1, "interval": 1, "host": "http://h"}`: `host: want a name or an address alone, without a scheme or a path (got "http://h")`,
 		`{"port": 1, "interval": 1, "host": "h/x"}`:      `host: want a name or an address alone, without a scheme or a path (got "h/x")`,

@@ -115,3 +115,45 @@ func TestExactlyOnceAcrossCrashes(t *testing.T) {
 		}
 	}
 }
+
+// A stop closes the journal and says once what it keeps: a key that is in doubt and
+// was hit again is one key. The next process begins with that.
+func TestStopWithAJournal(t *testing.T) {
+	dir := t.TempDir()
+	life := func(app *application) (f *Flusher, stderr *output) {
+		f, _, _, stderr = newFlusher(app)
+		store, err := hits.Open(1<<30, dir, func(line string) { t.Errorf("told: %s", line) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Store = store
+		return f, stderr
+	}
+	stopped := make(chan struct{})
+	close(stopped)
+	stop := func(f *Flusher) {
+		if got := f.Run(t.Context(), stopped, nil); got != (Rest{}) {
+			t.Errorf("%+v are lost, want none", got)
+		}
+	}
+
+	f, stderr := life(&application{err: errors.New("no answer"), doubt: true})
+	f.Store.Record("a")
+	f.Flush(t.Context())
+	f.Store.Record("a")
+	f.Store.Record("b")
+	stop(f)
+	expectOutput(t, stderr, "--- no answer\n--- no answer\n"+
+		"pixel-ping: 3 hits of 2 keys were not delivered (1 hit may have been saved); the journal has them\n")
+
+	app := &application{}
+	f, stderr = life(app)
+	stop(f)
+	expectOutput(t, stderr, "pixel-ping: 3 hits of 2 keys recovered from the journal\n")
+	app.expect(t, "a=2 b=1")
+
+	f, stderr = life(nil)
+	f.Store.Record("c")
+	stop(f)
+	expectOutput(t, stderr, "")
+}

@@ -253,16 +253,10 @@ func (s *Store) Close() (kept, lost Counts) {
 // of counts, and when all of them are done with. The first call also writes the
 // batch to the disk, so that it outlives a power cut.
 func (s *Store) SetProgress(first, end int) {
-	file := s.batch.file
-	if file == nil {
-		return
+	if s.batch.file != nil {
+		err := s.batch.file.SetProgress(journal.Progress{Sent: true, First: first, End: end})
+		s.failUnlocked(err, "counts may be lost or counted twice if the process is killed")
 	}
-	synced := file.Progress.Sent
-	err := file.SetProgress(journal.Progress{Sent: true, First: first, End: end})
-	if err == nil && !synced {
-		err = file.Sync()
-	}
-	s.failUnlocked(err, "counts may be lost or counted twice if the process is killed")
 }
 
 // SetAside stores which keys of the batch are set aside. It is called before the

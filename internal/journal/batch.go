@@ -19,10 +19,11 @@ type Record struct {
 	Aside bool // see SetAside
 }
 
-// Progress says how far a batch was delivered. First and End count its keys in
-// the order in which the caller sends them.
+// Progress says how far a batch was delivered. First and End are positions in the
+// order in which the keys are sent, which is not that of Records: the smallest
+// keys come first, see endpoint.Batch. The journal only stores them.
 type Progress struct {
-	Sent  bool // it was sent at least once
+	Sent  bool // it was sent at least once, or was going to be
 	First int  // how many keys are done with: accepted, set aside or dropped
 	End   int  // the end of the part under way, which begins with First
 }
@@ -32,7 +33,7 @@ type Progress struct {
 type Batch struct {
 	ID       string   // 26 letters and digits, 130 random bits
 	Progress Progress // as it was read or stored last; SetProgress changes it
-	Records  []Record // in the order of their keys' bytes; only of a batch that Open returned
+	Records  []Record // sorted by the bytes of the keys; only of a batch that Open returned
 
 	journal *Journal
 	seed    uint64 // the checksum of the id
@@ -52,10 +53,15 @@ type Batch struct {
 	damaged  bool
 }
 
-// SetProgress stores the progress so that it outlives the process. To outlive a
-// power cut as well, it needs Sync.
+// SetProgress stores the progress so that it outlives the process. The first call
+// that says that the batch was sent also writes the batch to the disk, so that it
+// outlives a power cut, and takes as long as the disk does. It is called before the
+// batch is sent.
 func (b *Batch) SetProgress(p Progress) error {
 	err := b.write(binary.NativeEndian.AppendUint64(nil, p.word()), progressOffset)
+	if err == nil && p.Sent && !b.Progress.Sent {
+		err = errors.Join(b.sync(b.file), b.sync(b.journal.dir))
+	}
 	if err == nil {
 		b.Progress = p
 	}
@@ -73,17 +79,6 @@ func (b *Batch) SetAside(aside func(key string) bool) error {
 		}
 	})
 	return b.journal.describe(errors.Join(failed, err))
-}
-
-// Sync writes the batch to the disk, so that it outlives a power cut. It is
-// called before the batch is sent for the first time, and takes as long as the
-// disk does.
-func (b *Batch) Sync() error {
-	err := b.sync(b.file)
-	if err == nil {
-		err = b.sync(b.journal.dir)
-	}
-	return b.journal.describe(err)
 }
 
 // Remove deletes the batch after its counts were accepted or dropped. With an

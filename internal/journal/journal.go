@@ -125,6 +125,9 @@ func open(path string, tell func(string), before func(step string) error) (*Jour
 
 // lock creates the directory if it is missing, and locks it.
 func (j *Journal) lock() (err error) {
+	if errSystem != nil {
+		return errSystem
+	}
 	made := os.Mkdir(j.path, 0o700)
 	if j.root, err = os.OpenRoot(j.path); err != nil {
 		if made != nil && !errors.Is(made, fs.ErrExist) {
