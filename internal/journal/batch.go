@@ -47,10 +47,8 @@ type Batch struct {
 	frozen chan struct{} // closed when no more keys are added
 	grown  chan struct{} // closed when grow has returned
 
-	// Only of a batch that was read, or has replaced others:
-	replaced []string // the ids in its header
-	old      []*Batch // files that it replaces and that are not deleted yet
-	damaged  bool
+	replaced []string // the ids of files that this one replaces and that may still be there
+	damaged  bool     // as it was read
 }
 
 // SetProgress stores the progress so that it outlives the process. The first call
@@ -89,32 +87,24 @@ func (b *Batch) Remove() error {
 	return b.journal.describe(b.remove())
 }
 
-// remove deletes the files that b replaces first: without b, the next Open
-// would read them again.
+// remove deletes the files that b replaces first: without b, the next Open would
+// read them again.
 func (b *Batch) remove() error {
-	old := b.old
-	b.old = nil
-	for i, o := range old {
-		if err := o.remove(); err != nil {
-			b.old = old[i:]
+	for _, id := range b.replaced {
+		if err := b.journal.remove(id + ".hits"); err != nil {
 			return err
 		}
 	}
-	if len(old) > 0 {
+	if len(b.replaced) > 0 {
 		if err := b.sync(b.journal.dir); err != nil {
 			return err
 		}
+		b.replaced = nil
 	}
-	var err error
 	if b.damaged {
-		err = b.journal.rename(b.ID+".hits", b.ID+".damaged")
-	} else {
-		err = b.journal.remove(b.ID + ".hits")
+		return b.journal.rename(b.ID+".hits", b.ID+".damaged")
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return b.journal.remove(b.ID + ".hits")
 }
 
 // release unmaps and closes the file.
@@ -150,10 +140,10 @@ func (j *Journal) Write(records iter.Seq[Record], old ...*Batch) (*Batch, error)
 		if err == nil {
 			err = o.remove()
 		}
-		if err != nil {
-			b.old = append(b.old, o)
-		}
 		o.release()
+	}
+	if err == nil {
+		b.replaced = nil
 	}
 	return b, nil
 }
@@ -179,7 +169,10 @@ func (b *Batch) writeAll(records iter.Seq[Record], old []*Batch) error {
 		return err
 	}
 	for _, o := range old {
-		b.replaced = append(b.replaced, o.ID)
+		b.replaced = append(append(b.replaced, o.replaced...), o.ID)
+	}
+	if len(b.replaced) > maxReplaced {
+		return errors.New("too many files")
 	}
 	return b.write(encodeHeader(b.records, b.replaced, b.seed), 0)
 }
@@ -310,8 +303,13 @@ func (j *Journal) rename(from, to string) error {
 	return j.change("rename "+from, func() error { return j.root.Rename(from, to) })
 }
 
+// remove deletes a file, if it is there.
 func (j *Journal) remove(name string) error {
-	return j.change("remove "+name, func() error { return j.root.Remove(name) })
+	err := j.change("remove "+name, func() error { return j.root.Remove(name) })
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // change makes a change of the disk, unless a test prevents it.

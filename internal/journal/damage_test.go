@@ -456,6 +456,30 @@ func TestReplacedFileThatCanNotBeDeleted(t *testing.T) {
 	check(t, batches, 1, map[string]int64{"a": 1})
 }
 
+// A damaged file is kept aside even if the process ends before it is renamed.
+func TestDamagedFileThatIsRenamedLater(t *testing.T) {
+	dir, id := written(t, 3, true)
+	if err := os.Truncate(filepath.Join(dir, id+".hits"), headerSize+40); err != nil {
+		t.Fatal(err)
+	}
+	j, _, err := open(dir, func(string) {}, func(step string) error {
+		if step == "rename "+id+".hits" {
+			return syscall.EACCES
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed(t, j)
+	j, batches := opened(t, dir)
+	defer closed(t, j)
+	check(t, batches, 1, map[string]int64{"key 00001": 1})
+	if _, err := os.Stat(filepath.Join(dir, id+".damaged")); err != nil {
+		t.Error(err)
+	}
+}
+
 // What can not be used is refused at the start.
 func TestOpenFails(t *testing.T) {
 	dir := t.TempDir()
