@@ -8,7 +8,6 @@ import (
 	"iter"
 	"os"
 	"sync/atomic"
-	"time"
 	"unsafe"
 )
 
@@ -45,7 +44,7 @@ type Batch struct {
 	chunks [][]byte      // the file, mapped
 	spare  chan []byte   // the next chunk, made ahead
 	frozen chan struct{} // closed when no more keys are added
-	grown  chan struct{} // closed when grow has returned
+	grown  chan struct{} // closed when no more chunks are made
 
 	replaced []string // the ids of files that this one replaces and that may still be there
 	damaged  bool     // as it was read
@@ -189,7 +188,14 @@ func (j *Journal) create() (*Batch, error) {
 	})
 	if err == nil {
 		b.spare, b.frozen, b.grown = make(chan []byte), make(chan struct{}), make(chan struct{})
-		go b.grow()
+		end := int64(chunkSize)
+		grow := func() (chunk []byte, err error) {
+			if chunk, err = b.mapChunk(end); err == nil {
+				end += chunkSize
+			}
+			return chunk, err
+		}
+		go makeAhead(j, b.spare, grow, unmap, b.frozen, b.grown)
 	}
 	return b, err
 }
@@ -219,30 +225,6 @@ func (j *Journal) newFile(fill func(b *Batch) error) (*Batch, error) {
 
 func (j *Journal) newBatch(id string) *Batch {
 	return &Batch{ID: id, journal: j, seed: checksum(0, []byte(id))}
-}
-
-// grow makes chunks ahead, after the first one, until the file is frozen.
-func (b *Batch) grow() {
-	defer close(b.grown)
-	for n := int64(1); ; {
-		chunk, err := b.mapChunk(n * chunkSize)
-		if err != nil {
-			b.journal.cause.Store(&err)
-			select {
-			case <-time.After(retryAfter):
-				continue
-			case <-b.frozen:
-				return
-			}
-		}
-		select {
-		case b.spare <- chunk:
-			n++
-		case <-b.frozen:
-			unmap(chunk)
-			return
-		}
-	}
 }
 
 // mapChunk appends a chunk to the file and maps it. Chunks are mapped one by
