@@ -17,10 +17,10 @@ import (
 	"pixel-ping/internal/logwriter"
 )
 
-// A Sender delivers a batch, or goes on where it has ended before. It returns nil
-// if nothing is left of the batch, and else an error worded for the log. If the
-// batch is in doubt then, it has to be sent again as it is. An endpoint.Endpoint is
-// a Sender.
+// A Sender delivers a batch, or goes on with one that it has delivered in part. It
+// returns nil if nothing is left of the batch, and else an error worded for the log.
+// After an error, a batch that is in doubt has to be sent again as it is. An
+// endpoint.Endpoint is a Sender.
 type Sender interface {
 	Send(ctx context.Context, b *endpoint.Batch) error
 }
@@ -178,7 +178,7 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		return
 	}
 	goOn := !last || f.Store.Pending() > 0
-	if f.batch != nil {
+	if f.batch != nil { // in doubt since the last flush
 		goOn = ctx.Err() == nil && f.deliver(ctx, last) && f.Store.Pending() > 0
 	}
 	for goOn && f.batch == nil {

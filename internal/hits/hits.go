@@ -94,7 +94,7 @@ type Store struct {
 	// Only with a journal, see Open:
 	journal *journal.Journal
 	loose   Counts // new keys for which the journal had no room
-	waiting []part // counts that wait for their delivery; held and pending include them
+	waiting []part // in the order in which they are taken; held and pending include their counts
 	failure error  // what went wrong since the last call of JournalError
 
 	// Aside has the keys that were refused alone, which Take marks in the files that
@@ -132,7 +132,7 @@ func (s *Store) Record(key string) {
 		if s.batch.counts[key] != nil {
 			limit += limit / 4
 		} else if s.isWaiting(key) {
-			limit += limit
+			limit += limit // The key is held already, and its counts are added up at the next Take.
 		}
 		if held := s.held + Cost(key); held > limit || held+s.out > limit+s.limit {
 			s.refuse()
@@ -215,8 +215,8 @@ func (s *Store) List() []Count {
 // reset). The caller may only read them, until it calls Merge. Take runs in
 // constant time, so that no hit waits for a flush.
 //
-// With a journal, Take may write a file before it returns, and may leave counts in
-// the Store: see File.
+// With a journal, Take may write a file before it returns. Hits are recorded meanwhile.
+// Take may leave counts in the Store for its next call: see Waiting.
 func (s *Store) Take() Counts {
 	if s.journal != nil {
 		return s.takeKept()

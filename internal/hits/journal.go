@@ -10,14 +10,14 @@ import (
 )
 
 // A part is counts that wait in the Store for their delivery. Without a journal,
-// counts that come back are added to those of new hits. With one they stay apart
-// until Take writes the sum to a new file: if they were added to the file that new
-// hits go to, a crash could count them twice.
+// counts that come back after a failure are added to those of new hits. With one they
+// stay apart until Take writes the sum of all to a new file: if they were added to the
+// file that new hits go to, a crash could count them twice.
 type part struct {
 	counts Counts
-	file   *journal.Batch // nil: the counts are in memory only
+	file   *journal.Batch // has the counts; nil if they are in memory only
 	sent   bool           // an earlier process has sent it, so it must be sent again as it is
-	rest   bool           // the file has more than counts: some of it is delivered
+	rest   bool           // some of the file is delivered; counts are the rest
 }
 
 // Open returns a Store as NewStore does. Unless dir is empty, the Store keeps its
@@ -52,8 +52,8 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	return s, nil
 }
 
-// ID returns the id of the batch that was taken: the same after a crash, and never
-// the same for other counts.
+// ID returns the id of the batch that was taken. After a crash, the same counts have
+// the same id. Other counts never have it: what is left of a batch gets a new id.
 func (s *Store) ID() string {
 	if s.batch.file == nil || s.batch.rest {
 		return rand.Text()
@@ -102,6 +102,7 @@ func (s *Store) fail(err error, consequence string) {
 	}
 }
 
+// failUnlocked is fail without the lock held.
 func (s *Store) failUnlocked(err error, consequence string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,9 +128,9 @@ func (s *Store) isWaiting(key string) bool {
 	return slices.ContainsFunc(s.waiting, func(p part) bool { return p.counts[key] != nil })
 }
 
-// takeKept is Take with a journal. The batch is one that an earlier process has
-// sent; or else all that waits, with all new counts; or, if there is no room on the
-// disk for their sum, what waits for the longest time.
+// takeKept is Take with a journal. If parts wait that an earlier process has sent, it
+// takes one of them. Otherwise it takes the sum of all that waits and of all new counts,
+// or, if the disk has no room for the sum, the part that waits for the longest time.
 func (s *Store) takeKept() Counts {
 	isSent := func(p part) bool { return p.sent }
 	if !slices.ContainsFunc(s.waiting, isSent) {
@@ -153,8 +154,8 @@ func (s *Store) takeKept() Counts {
 	return p.counts
 }
 
-// freeze ends the file that new hits go to. In constant time, what it holds and
-// what is in memory only become parts.
+// freeze ends the file that new hits go to. Its counts become a part, and those that
+// are in memory only become another one. It takes constant time.
 func (s *Store) freeze() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,8 +169,9 @@ func (s *Store) freeze() {
 	}
 }
 
-// mergeWaiting makes one part of all, as far as the disk has room for it. Hits are
-// recorded meanwhile, which look up keys in the parts, but do not read counts.
+// mergeWaiting makes one part of all parts, unless the disk has no room for it. A single
+// part whose file has just its counts stays as it is. Hits may be recorded meanwhile:
+// Record looks up keys in the parts, but does not read counts.
 func (s *Store) mergeWaiting() {
 	if len(s.waiting) == 0 || len(s.waiting) == 1 && s.waiting[0].file != nil && !s.waiting[0].rest {
 		return
@@ -196,7 +198,8 @@ func (s *Store) mergeWaiting() {
 	s.waiting, s.held = []part{sum}, s.held-bytes
 }
 
-// mergeKept is Merge with a journal.
+// mergeKept is Merge with a journal. What is left of the batch becomes the part that
+// waits for the longest time. If nothing is left, the file is deleted.
 func (s *Store) mergeKept() {
 	p := s.batch
 	p.sent = false
@@ -206,7 +209,7 @@ func (s *Store) mergeKept() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fail(err, "a batch that is done with could not be deleted, and may be sent again after the next start")
+	s.fail(err, "a batch that is done with can not be deleted, and may be sent again after the next start")
 	if len(p.counts) > 0 {
 		s.waiting = slices.Insert(s.waiting, 0, p)
 		s.held += s.out
@@ -267,8 +270,9 @@ func (s *Store) SetAside(aside func(key string) bool) {
 	}
 }
 
-// Replace makes a new batch of what is left of the one that was taken, and returns
-// its id. The keys in aside are set aside in it.
+// Replace writes left, which is what is left of the batch that was taken, to a new file
+// in place of the batch's, and returns the id of the new file. The keys in aside are set
+// aside in it.
 func (s *Store) Replace(left []Count, aside map[string]bool) (id string) {
 	if s.batch.file == nil {
 		return rand.Text()
