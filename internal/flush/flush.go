@@ -60,9 +60,9 @@ const fullInterval = time.Second
 func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) Rest {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
-	if hits, keys := f.Store.Waiting(); keys > 0 {
+	if recovered, keys := f.Store.Waiting(); keys > 0 {
 		fmt.Fprintf(f.Stderr, "pixel-ping: %s of %s recovered from the journal\n",
-			logwriter.Plural(hits, "hit"), logwriter.Plural(keys, "key"))
+			logwriter.Plural(recovered, "hit"), logwriter.Plural(keys, "key"))
 		if f.Endpoint != nil {
 			f.Flush(ctx)
 		}
