@@ -12,7 +12,6 @@ import (
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
-	"pixel-ping/internal/journal"
 	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/memory"
 	"pixel-ping/internal/metrics"
@@ -21,6 +20,7 @@ import (
 	"pixel-ping/internal/signals"
 	"pixel-ping/internal/stats"
 	"pixel-ping/internal/systemd"
+	"pixel-ping/internal/version"
 )
 
 // The parts of a stop end at these times after its beginning. Container engines kill
@@ -41,19 +41,14 @@ const (
 // holds. The original prints its line before it listens, and runs on without a server
 // if the port is taken or the certificate does not load.
 func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
+	tell := func(line string) { fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), oneLine(line)) }
 	conf, certificate, err := load(path, stderr)
 	if err != nil {
 		return err
 	}
-	store := hits.NewStore(conf.MaxMemory)
-	if conf.Journal != "" {
-		tell := func(line string) { fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", path, line) }
-		kept, batches, err := journal.Open(conf.Journal, tell)
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		store.UseJournal(kept, batches)
-		defer store.Close()
+	store, err := hits.Open(conf.MaxMemory, conf.Journal, tell)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	srv := server.New(pixel.Handler{Hits: store}, certificate.Getter(), conf.MaxConnections, stderr)
 	memory.Bound(conf.MaxMemory, srv.MaxConnections())
@@ -85,7 +80,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	}
 	var scrapes *metrics.Server
 	if err == nil {
-		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version, Stats: read})
+		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version.Number, Stats: read})
 		defer scrapes.Close()
 	}
 	if process.Running.Err() != nil { // stopped meanwhile
@@ -99,10 +94,6 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	} else {
 		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
 	}
-	if recovered := store.Pending(); recovered > 0 {
-		fmt.Fprintf(stderr, "pixel-ping: %s of %s were recovered from the journal %s\n",
-			logwriter.Plural(recovered, "hit"), logwriter.Plural(len(store.List()), "key"), conf.Journal)
-	}
 	fmt.Fprintf(stdout, "Serving the pixel at %s\n", srv.URL(conf.Host, listeners[0], pixel.Path))
 	scrapes.Announce(stdout)
 
@@ -112,9 +103,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	}
 	stopped, flushed := make(chan struct{}), make(chan flush.Rest, 1)
 	go func() { flushed <- flusher.Run(process.Delivery, stopped, process.Forced) }()
-	go certificate.Watch(process.Delivery, func(err error) {
-		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), oneLine(err.Error()))
-	})
+	go certificate.Watch(process.Delivery, func(err error) { tell(err.Error()) })
 	go memory.ReturnAfterSpikes(process.Delivery)
 	manager, status := systemd.NewNotifier(), func() string { return read().Status(time.Now()) }
 	manager.Ready(process.Running, status)
@@ -134,16 +123,17 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	defer cancel()
 	srv.Stop(requests)
 	close(stopped)
+	var lost string
 	select {
 	case rest := <-flushed:
-		if rest.Kept {
-			fmt.Fprintf(stderr, "pixel-ping: %s\n", rest)
-		} else if rest.Hits > 0 {
-			return errors.New(rest.String())
+		if rest.Hits > 0 {
+			lost = rest.String()
 		}
 	case <-late:
-		return fmt.Errorf("up to %s were not delivered, and there was no time to log them all",
-			logwriter.Plural(store.Pending(), "hit"))
+		lost = flusher.Unfinished()
+	}
+	if lost != "" {
+		return errors.New(lost)
 	}
 	return err
 }

@@ -16,8 +16,8 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"cmd/pixel-ping": {"cert", "config", "endpoint", "flush", "hits", "journal", "logwriter", "memory",
-			"metrics", "pixel", "server", "signals", "stats", "systemd"},
+		"cmd/pixel-ping": {"cert", "config", "endpoint", "flush", "hits", "logwriter", "memory",
+			"metrics", "pixel", "server", "signals", "stats", "systemd", "version"},
 		"internal/cert":      nil,
 		"internal/config":    {"node"},
 		"internal/endpoint":  {"hits", "node"},
@@ -34,6 +34,7 @@ func TestImports(t *testing.T) {
 		"internal/socket":    nil,
 		"internal/stats":     nil,
 		"internal/systemd":   nil,
+		"internal/version":   nil,
 
 		"internal/packages/manual": nil,
 

@@ -30,7 +30,10 @@
 //	discard        true to drop the counts of a failed flush (false: send them again)
 //	secret         sent with each flush, for the application to check
 //	maxmemory      megabytes that the keys may take (256)
-//	maxconnections connections that may be open at once (8000)
+//	maxconnections connections that may be open at once (8000, or fewer if fewer
+//	               files may be open)
+//	journal        a directory in which counts outlive kill -9 and crashes; not on
+//	               Windows (none)
 //	metrics        an address (host:port), or the path of a Unix socket, for
 //	               Prometheus to scrape at /metrics (none)
 //	sslkey         a file with the key of the certificate, for HTTPS
@@ -45,10 +48,10 @@
 //
 // # Exit status
 //
-// The exit status is 0 after a stop that delivered every hit. Without an endpoint,
-// or with discard, it is 0 after any stop. It is 1 if hits were not delivered; a
-// line says whether the log has them. It is also 1 if the daemon could not start or
-// accept connections.
+// The exit status is 0 after a stop that delivered every hit, or left it in the
+// journal. Without an endpoint, or with discard, it is 0 after any stop. It is 1 if
+// hits were not delivered; a line says whether the log has them. It is also 1 if the
+// daemon could not start or accept connections.
 package main
 
 import (
@@ -63,6 +66,7 @@ import (
 
 	"pixel-ping/internal/config"
 	"pixel-ping/internal/logwriter"
+	"pixel-ping/internal/version"
 )
 
 const usage = "Usage: pixel-ping path/to/config.json"
@@ -83,7 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch path {
 	case "-v", "-version", "--version":
 		info, _ := debug.ReadBuildInfo()
-		fmt.Fprintln(stdout, versionLine(info))
+		fmt.Fprintln(stdout, version.Line(info))
 		return 0
 	case "", "-h", "-help", "--help":
 		fmt.Fprintln(stderr, usage)

@@ -21,6 +21,7 @@ import (
 
 	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/rig"
+	"pixel-ping/internal/version"
 )
 
 // The tests run the real program: the test binary starts itself again, and is
@@ -160,9 +161,9 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"-h"}, 0, "", usage},
 		{[]string{"-help"}, 0, "", usage},
 		{[]string{"--help", "x"}, 0, "", usage},
-		{[]string{"-v"}, 0, "Pixel Ping version " + version + "\n", ""},
-		{[]string{"-version"}, 0, "Pixel Ping version " + version + "\n", ""},
-		{[]string{"--version"}, 0, "Pixel Ping version " + version + "\n", ""},
+		{[]string{"-v"}, 0, "Pixel Ping version " + version.Number + "\n", ""},
+		{[]string{"-version"}, 0, "Pixel Ping version " + version.Number + "\n", ""},
+		{[]string{"--version"}, 0, "Pixel Ping version " + version.Number + "\n", ""},
 		{[]string{missing}, 1, "", "pixel-ping: " + missing + ": no such file or directory\n"},
 		{[]string{directory}, 1, "", "pixel-ping: " + directory + ": is a directory\n"},
 		{[]string{"-x"}, 1, "", "pixel-ping: -x is not a flag, and there is no such file\n" + usage},

@@ -26,7 +26,7 @@ type Config struct {
 	Secret   string        // sent with each flush; empty for none
 
 	// The original does not have these settings.
-	Journal        string // the directory that keeps the counts; "" for none
+	Journal        string // the directory that keeps the counts; empty for none
 	MaxMemory      int64  // bytes that the keys may take; at least one key fits
 	MaxConnections int    // at least 1, or 0 to leave the number to the server
 	Metrics        string // host:port, or the path of a Unix socket, with a slash; empty for none

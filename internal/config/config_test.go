@@ -46,7 +46,8 @@ func TestRecipe(t *testing.T) {
 func TestAccepted(t *testing.T) {
 	for text, check := range map[string]func(Config) bool{
 		`"port": 9187`: func(c Config) bool {
-			return c.Port == 9187 && c.Host == "" && c.Socket == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0
+			return c.Port == 9187 && c.Host == "" && c.Socket == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0 &&
+				c.Journal == ""
 		},
 		`"port": "9187"`:                             func(c Config) bool { return c.Port == 9187 },
 		`"port": " 9187 "`:                           func(c Config) bool { return c.Port == 9187 },
@@ -81,6 +82,9 @@ func TestAccepted(t *testing.T) {
 		`"metrics": ":9188"`:                         func(c Config) bool { return c.Metrics == ":9188" },
 		`"metrics": "/run/m.socket"`:                 func(c Config) bool { return c.Metrics == "/run/m.socket" },
 		`"maxconnections": 1e300`:                    func(c Config) bool { return c.MaxConnections == math.MaxInt32 },
+		`"journal": null`:                            func(c Config) bool { return c.Journal == "" },
+		`"journal": ""`:                              func(c Config) bool { return c.Journal == "" },
+		`"journal": "/a/b c"`:                        func(c Config) bool { return c.Journal == "/a/b c" },
 		`"secret": "s"`:                              func(c Config) bool { return c.Secret == "s" },
 		`"secret": 12345`:                            func(c Config) bool { return c.Secret == "12345" },
 		`"secret": 1e21`:                             func(c Config) bool { return c.Secret == "1e+21" },
@@ -142,6 +146,9 @@ func TestRefused(t *testing.T) {
 		`"interval": "60s"`:    `interval: want a number of seconds above 0 (got "60s")`,
 		`"interval": 1e999`:    `interval: want a number of seconds above 0 (got 1e999)`,
 		`"interval": {"s": 1}`: `interval: want a number of seconds above 0 (got an object)`,
+
+		`"journal": true`:  `journal: want a string (got true)`,
+		`"journal": ["a"]`: `journal: want a string (got an array)`,
 
 		`"host": 5`:          `host: want a string (got 5)`,
 		`"host": "http://h"`: `host: want a name or an address alone, without a scheme or a path (got "http://h")`,

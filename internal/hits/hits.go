@@ -58,6 +58,17 @@ func (c Counts) Hits() int64 {
 	return sum
 }
 
+// add adds the counts of other to those of c. It keeps no pointer of other, which may
+// lead into a file that is unmapped later.
+func (c Counts) add(other Counts) {
+	for key, n := range other {
+		if c[key] == nil {
+			c[key] = new(int64)
+		}
+		*c[key] += *n
+	}
+}
+
 // Store holds the counts that are not delivered yet (the original's store). Many
 // goroutines may call its methods at once. There is one batch at a time: after
 // Take, Merge must be called before the next Take. At any moment a count is in
@@ -84,10 +95,10 @@ type Store struct {
 	recorded    int64 // hits that were counted since the start
 	everRefused int64 // hits that were refused before the last call of Refused
 
-	// Only with a journal, see UseJournal:
+	// Only with a journal, see Open:
 	journal *journal.Journal
 	loose   Counts // new keys for which the journal had no room
-	waiting []part // counts that wait for their delivery; held and pending include them
+	waiting []part // in the order in which they are taken; held and pending include their counts
 	failure error  // what went wrong since the last call of JournalError
 
 	// Aside has the keys that were refused alone, which Take marks in the files that
@@ -125,7 +136,7 @@ func (s *Store) Record(key string) {
 		if s.batch.counts[key] != nil {
 			limit += limit / 4
 		} else if s.isWaiting(key) {
-			limit += limit
+			limit += limit // The key is held already, and its counts are added up at the next Take.
 		}
 		if held := s.held + Cost(key); held > limit || held+s.out > limit+s.limit {
 			s.refuse()
@@ -227,8 +238,8 @@ func (s *Store) List() []Count {
 // reset). The caller may only read them, until it calls Merge. Take runs in
 // constant time, so that no hit waits for a flush.
 //
-// With a journal, Take may write a file before it returns, and may leave counts in
-// the Store: see File.
+// With a journal, Take may write a file before it returns. Hits are recorded meanwhile.
+// Take may leave counts in the Store for its next call: see Waiting.
 func (s *Store) Take() Counts {
 	if s.journal != nil {
 		return s.takeKept()

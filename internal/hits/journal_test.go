@@ -17,13 +17,11 @@ import (
 // kept returns a Store with a journal in dir.
 func kept(t testing.TB, dir string, limit int64) (*Store, *journal.Journal) {
 	t.Helper()
-	j, batches, err := journal.Open(dir, func(line string) { t.Errorf("told: %s", line) })
+	s, err := Open(limit, dir, func(line string) { t.Errorf("told: %s", line) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewStore(limit)
-	s.UseJournal(j, batches)
-	return s, j
+	return s, s.journal
 }
 
 // reopened returns a Store as after a crash: nothing of the earlier one is used
@@ -372,4 +370,50 @@ func BenchmarkRecordWithAJournal(b *testing.B) {
 	s, j := kept(b, b.TempDir(), plenty)
 	defer j.Close()
 	benchmarkRecord(b, s)
+}
+
+// Close keeps what it can. A batch in doubt that is in memory only is lost: from a file,
+// it would come back under another id.
+func TestClose(t *testing.T) {
+	for _, doubt := range []bool{false, true} {
+		dir := t.TempDir()
+		var limit syscall.Rlimit
+		if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		setLimit := func(limit syscall.Rlimit) {
+			if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, _ := kept(t, dir, plenty)
+		full := limit
+		full.Cur = 1
+		setLimit(full)
+		defer setLimit(limit)
+		for i := 0; len(s.loose) == 0; i++ {
+			s.Record(fmt.Sprint(i, strings.Repeat("x", 16<<10)))
+		}
+		s.Take()
+		s.Merge(nil)
+		if doubt {
+			if taken := s.Take(); len(taken) != 1 || s.batch.file != nil {
+				t.Fatalf("%d keys are taken, want the one that is in memory only", len(taken))
+			}
+		}
+		setLimit(limit)
+		keep, lost := s.Close()
+		want := 1
+		if doubt {
+			want = 0
+		}
+		if len(keep) != want || len(lost) != 1-want {
+			t.Errorf("in doubt %v: %d keys are kept and %d lost", doubt, len(keep), len(lost))
+		}
+		s, _ = kept(t, dir, plenty)
+		if got := s.Pending(); got != int64(want) {
+			t.Errorf("in doubt %v: %d hits are recovered, want %d", doubt, got, want)
+		}
+		s.Close()
+	}
 }

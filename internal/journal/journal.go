@@ -79,7 +79,7 @@ type Journal struct {
 
 	ready  chan *Batch // the next live file, made ahead
 	closed chan struct{}
-	ended  chan struct{} // closed when prepare has returned
+	ended  chan struct{} // closed when no more files are made
 
 	following *Batch                // what Prepare has found
 	live      *Batch                // nil while there is none
@@ -119,12 +119,19 @@ func open(path string, tell func(string), before func(step string) error) (*Jour
 		tell(fmt.Sprintf("%v; new keys are counted in memory only", j.describe(err)))
 	}
 	batches := j.readAll(entries, tell)
-	go j.prepare()
+	discard := func(b *Batch) {
+		b.freeze()
+		b.Remove()
+	}
+	go makeAhead(j, j.ready, j.create, discard, j.closed, j.ended)
 	return j, batches, nil
 }
 
 // lock creates the directory if it is missing, and locks it.
 func (j *Journal) lock() (err error) {
+	if errSystem != nil {
+		return errSystem
+	}
 	made := os.Mkdir(j.path, 0o700)
 	if j.root, err = os.OpenRoot(j.path); err != nil {
 		if made != nil && !errors.Is(made, fs.ErrExist) {
@@ -248,25 +255,28 @@ func (j *Journal) Close() error {
 	return nil
 }
 
-// prepare makes the next live file ahead of each Take.
-func (j *Journal) prepare() {
-	defer close(j.ended)
+// makeAhead makes one thing after the other and sends each to made, which has no
+// buffer: so one lies ready at any time. When stop is closed, makeAhead discards what
+// lies ready and closes stopped.
+func makeAhead[T *Batch | []byte](
+	j *Journal, made chan<- T, makeOne func() (T, error), discard func(T), stop <-chan struct{}, stopped chan<- struct{},
+) {
+	defer close(stopped)
 	for {
-		b, err := j.create()
+		v, err := makeOne()
 		if err != nil {
 			j.cause.Store(&err)
 			select {
 			case <-time.After(retryAfter):
 				continue
-			case <-j.closed:
+			case <-stop:
 				return
 			}
 		}
 		select {
-		case j.ready <- b:
-		case <-j.closed:
-			b.freeze()
-			b.Remove()
+		case made <- v:
+		case <-stop:
+			discard(v)
 			return
 		}
 	}

@@ -284,8 +284,8 @@ func makeNewer(t *testing.T) source {
 	newer := again
 	newer.version = made.version + "1"
 	for name, of := range map[string]string{
-		"cmd/pixel-ping/version.go": `const version = "VERSION"`,
-		"README.md":                 "**New in VERSION**",
+		"internal/version/version.go": `const Number = "VERSION"`,
+		"README.md":                   "**New in VERSION**",
 	} {
 		path := filepath.Join(newer.folder, name)
 		text, err := os.ReadFile(path)

@@ -79,11 +79,11 @@ func copySource(folder string) (source, error) {
 			return s, err
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(folder, "cmd/pixel-ping/version.go"))
+	text, err := os.ReadFile(filepath.Join(folder, "internal/version/version.go"))
 	if err != nil {
 		return s, err
 	}
-	s.version = regexp.MustCompile(`const version = "(.*)"`).FindStringSubmatch(string(text))[1]
+	s.version = regexp.MustCompile(`const Number = "(.*)"`).FindStringSubmatch(string(text))[1]
 	for _, arguments := range []string{"init -q", "add -A", "commit -q -m copy", "rev-parse HEAD"} {
 		git := exec.Command("git", append([]string{"-c", "user.name=rig", "-c", "user.email=rig@example.org",
 			"-c", "commit.gpgsign=false"}, strings.Fields(arguments)...)...)

@@ -1,20 +1,21 @@
-package main
+// Package version has the version of the program.
+package version
 
 import (
 	"fmt"
 	"runtime/debug"
 )
 
-// version is the only place that has the version: the Makefile reads it here for
-// the names of packages.
-const version = "1.1.0"
+// Number is the only place that has the version: the scripts that make packages read
+// it here.
+const Number = "1.1.0"
 
-// versionLine returns what --version prints: the line of the original, and the
+// Line returns what --version prints: the line of the original, and the
 // commit where the build knows it. info is what debug.ReadBuildInfo returned; the
 // go command records the commit if the source is in a git work tree and -buildvcs
 // is not false.
-func versionLine(info *debug.BuildInfo) string {
-	line := fmt.Sprintf("Pixel Ping version %s", version)
+func Line(info *debug.BuildInfo) string {
+	line := fmt.Sprintf("Pixel Ping version %s", Number)
 	if info == nil {
 		return line
 	}
