@@ -147,6 +147,7 @@ func (j *Journal) Write(records iter.Seq[Record], old ...*Batch) (*Batch, error)
 	return b, nil
 }
 
+// writeAll fills a new file with records, and with a header that names the old ones.
 func (b *Batch) writeAll(records iter.Seq[Record], old []*Batch) error {
 	chunk, base := make([]byte, chunkSize), int64(0)
 	b.used = headerSize

@@ -83,7 +83,7 @@ type Journal struct {
 
 	following *Batch                // what Prepare has found
 	live      *Batch                // nil while there is none
-	late      bool                  // Add has waited in vain since it last found something ready
+	late      bool                  // Add has waited in vain, and does not wait again until it finds something ready
 	cause     atomic.Pointer[error] // why the last attempt to make something ahead failed
 }
 
@@ -108,15 +108,17 @@ func open(path string, tell func(string), before func(step string) error) (*Jour
 		entries, err = os.ReadDir(path)
 	}
 	if err == nil {
-		j.live, err = j.create()
-	}
-	if err != nil && !isFull(err) {
-		j.unlock()
-		return nil, nil, j.describe(err)
+		var failed error
+		if j.live, failed = j.create(); isFull(failed) {
+			j.cause.Store(&failed)
+			tell(fmt.Sprintf("%v; new keys are counted in memory only", j.describe(failed)))
+		} else {
+			err = failed
+		}
 	}
 	if err != nil {
-		j.cause.Store(&err)
-		tell(fmt.Sprintf("%v; new keys are counted in memory only", j.describe(err)))
+		j.unlock()
+		return nil, nil, j.describe(err)
 	}
 	batches := j.readAll(entries, tell)
 	discard := func(b *Batch) {
@@ -181,9 +183,8 @@ func (j *Journal) Add(key string, hits int64) (*int64, error) {
 
 var errLongKey = fmt.Errorf("a key is longer than %d bytes", maxKey)
 
-// next returns what was made ahead, or nil if nothing comes. It waits in vain
-// only once, and then not again until something has come: all hits wait
-// meanwhile.
+// next returns what was made ahead, or nil if nothing comes within maxWait. As all
+// hits wait meanwhile, next does not wait again after that until something comes.
 func next[T *Batch | []byte](j *Journal, made <-chan T) (v T) {
 	if j.late {
 		select {
@@ -201,7 +202,7 @@ func next[T *Batch | []byte](j *Journal, made <-chan T) (v T) {
 	return v
 }
 
-// reason says why nothing lies ready.
+// reason says why nothing that is made ahead lies ready.
 func (j *Journal) reason() error {
 	if err := j.cause.Load(); err != nil {
 		return j.describe(*err)
