@@ -66,7 +66,6 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	// take long, and a signal ends it.
 	process := signals.Watch(ctx, func() { stdout.SetDeadline(time.Now().Add(secondLog)) })
 	defer process.Close()
-
 	listeners, err := systemd.Listeners()
 	switch {
 	case err != nil:
@@ -80,10 +79,12 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	default:
 		listeners, err = server.Listen(process.Running, conf.Host, conf.Port)
 	}
-	read := func() stats.All { return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()} }
+	report := func() stats.All {
+		return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()}
+	}
 	var scrapes *metrics.Server
 	if err == nil {
-		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version, Stats: read})
+		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version, Stats: report})
 		defer scrapes.Close()
 	}
 	if process.Running.Err() != nil { // stopped meanwhile
@@ -114,7 +115,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), oneLine(err.Error()))
 	})
 	go memory.ReturnAfterSpikes(process.Delivery)
-	manager, status := systemd.NewNotifier(), func() string { return read().Status(time.Now()) }
+	manager, status := systemd.NewNotifier(), func() string { return report().Status(time.Now()) }
 	manager.Ready(process.Running, status)
 
 	select {

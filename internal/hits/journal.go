@@ -22,8 +22,8 @@ type part struct {
 
 // UseJournal has the Store keep its counts in j, and adds the batches that j was opened
 // with, which the Store then owns. It is called before all other methods. With a
-// journal, only Record, Full, Refused, Pending and JournalError may be called by many
-// goroutines at once.
+// journal, only Record, Full, Refused, Pending, Stats and JournalError may be called by
+// many goroutines at once.
 func (s *Store) UseJournal(j *journal.Journal, batches []*journal.Batch) {
 	s.journal, s.loose, s.Aside = j, make(Counts), make(map[string]bool)
 	for _, b := range batches {
