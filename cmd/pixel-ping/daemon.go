@@ -61,7 +61,6 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	// take long, and a signal ends it.
 	process := signals.Watch(ctx, func() { stdout.SetDeadline(time.Now().Add(secondLog)) })
 	defer process.Close()
-
 	listeners, err := systemd.Listeners()
 	switch {
 	case err != nil:
@@ -75,12 +74,12 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	default:
 		listeners, err = server.Listen(process.Running, conf.Host, conf.Port)
 	}
-	read := func() stats.All {
+	report := func() stats.All {
 		return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()}
 	}
 	var scrapes *metrics.Server
 	if err == nil {
-		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version.Number, Stats: read})
+		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version.Number, Stats: report})
 		defer scrapes.Close()
 	}
 	if process.Running.Err() != nil { // stopped meanwhile
@@ -105,7 +104,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	go func() { flushed <- flusher.Run(process.Delivery, stopped, process.Forced) }()
 	go certificate.Watch(process.Delivery, func(err error) { tell(err.Error()) })
 	go memory.ReturnAfterSpikes(process.Delivery)
-	manager, status := systemd.NewNotifier(), func() string { return read().Status(time.Now()) }
+	manager, status := systemd.NewNotifier(), func() string { return report().Status(time.Now()) }
 	manager.Ready(process.Running, status)
 
 	select {

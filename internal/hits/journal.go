@@ -25,7 +25,7 @@ type part struct {
 // process left there. Open calls tell with a line about each of the journal's files
 // that cannot be used. Its errors are those of journal.Open.
 //
-// With a journal, only Record, Full, Refused, Pending and JournalError may be called
+// With a journal, only Record, Full, Refused, Pending, Stats and JournalError may be called
 // by many goroutines at once.
 func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	s := NewStore(limit)

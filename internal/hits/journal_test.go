@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"pixel-ping/internal/journal"
+	"pixel-ping/internal/stats"
 )
 
 // kept returns a Store with a journal in dir.
@@ -334,6 +335,12 @@ func TestConcurrencyWithAJournal(t *testing.T) {
 	}
 	done := make(chan struct{})
 	go func() { recording.Wait(); close(done) }()
+	watched := make(chan bool)
+	go func() { // as a scrape does
+		defer close(watched)
+		for s.Stats().Recorded < goroutines*each {
+		}
+	}()
 	var sum int64
 	for i, running := 0, true; running || s.Pending() > 0; i++ {
 		select {
@@ -353,7 +360,29 @@ func TestConcurrencyWithAJournal(t *testing.T) {
 	if sum != goroutines*each {
 		t.Errorf("%d hits, want %d", sum, goroutines*each)
 	}
+	<-watched
 	j.Close()
+}
+
+// What an earlier process has counted is pending, and is not counted again.
+func TestStatsWithAJournal(t *testing.T) {
+	dir := t.TempDir()
+	s, j := kept(t, dir, plenty)
+	record(s, "a", "b", "a")
+	s, j = reopened(t, j, dir)
+	defer j.Close()
+	record(s, "c")
+	if got, want := s.Stats(), (stats.Hits{Recorded: 1, Pending: 4, Keys: 3}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
+	}
+	s.Take()
+	if got, want := s.Stats(), (stats.Hits{Recorded: 1, Pending: 4, Keys: 3}); got != want {
+		t.Errorf("during a flush: counted %+v, want %+v", got, want)
+	}
+	s.Merge(nil)
+	if got, want := s.Stats(), (stats.Hits{Recorded: 1}); got != want {
+		t.Errorf("after it: counted %+v, want %+v", got, want)
+	}
 }
 
 func TestKnownKeysCostNoAllocationWithAJournal(t *testing.T) {
