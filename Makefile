@@ -74,11 +74,15 @@ $(EXPRESS)/installed: testdata/recipes/express/package.json
 	@touch $@
 
 .PHONY: e2e
-e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, npm)
+e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, Prometheus, rsyslog, Redis, npm)
 	@internal/rig/need chromium chromium
 	@internal/rig/need nginx nginx
 	@internal/rig/need '/usr/lib/postgresql/*/bin/postgres' postgresql
 	@internal/rig/need systemd-analyze systemd
+	@internal/rig/need promtool prometheus
+	@internal/rig/need rsyslogd rsyslog
+	@internal/rig/need '/usr/lib/*/rsyslog/omhiredis.so' rsyslog-hiredis
+	@internal/rig/need redis-server redis-server
 	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/e2e
 
 BENCH = PATH="$(CURDIR)/$(ORIGINAL)/node_modules/.bin:$$PATH" ORIGINAL="$(CURDIR)/$(ORIGINAL)" EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" \
@@ -105,11 +109,12 @@ fuzz: ## fuzz the parser and the encoders, each for FUZZTIME (30s)
 	go test -run '^$$' -fuzz '^FuzzRecovery$$' -fuzztime $(FUZZTIME) ./internal/journal
 	go test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(FUZZTIME) ./internal/journal
 
+# -trimpath lets make dist use what this has compiled.
 .PHONY: platforms
 platforms: ## build for Linux, macOS, FreeBSD and Windows, to see that it does
 	@for os in linux darwin freebsd windows; do \
 		echo "$$os"; \
-		GOOS=$$os CGO_ENABLED=0 go build -o .build/$$os/ ./cmd/pixel-ping && GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; \
+		GOOS=$$os CGO_ENABLED=0 go build -trimpath -o .build/$$os/ ./cmd/pixel-ping && GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; \
 	done
 
 BUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o pixel-ping ./cmd/pixel-ping
@@ -129,6 +134,26 @@ pixel-ping: $(shell find cmd internal go.mod ! -name '*_test.go')
 install: pixel-ping ## install it to PREFIX/bin (/usr/local/bin); build it first if the source is newer
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 pixel-ping "$(DESTDIR)$(PREFIX)/bin/pixel-ping"
+
+.PHONY: dist
+dist: ## make the archives of a release in .build/dist (needs GNU tar, zip)
+	@internal/packages/dist
+
+.PHONY: deb
+deb: ## make Debian packages in .build/deb (needs dpkg-deb)
+	@internal/packages/deb
+
+.PHONY: image
+image: ## make container images in .build/image (needs Docker or buildah)
+	@internal/packages/image
+
+.PHONY: packages
+packages: build ## make archives, packages and images, and install and run them (needs root, dpkg, lintian, man, buildah)
+	@internal/rig/need lintian lintian
+	@internal/rig/need man man-db
+	@internal/rig/need unzip unzip
+	@internal/rig/need git git
+	PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/packages
 
 .PHONY: clean
 clean: ## remove what was built

@@ -20,7 +20,8 @@ import (
 func TestExampleApplication(t *testing.T) {
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "application")
-	if text, err := exec.Command("go", "build", "-o", program, "../../testdata/recipes/receiver").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", program, "../../testdata/recipes/receiver")
+	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
 	address := "127.0.0.1:" + rig.FreePort(t)

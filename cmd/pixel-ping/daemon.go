@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
+	"io"
 	"time"
 
 	"pixel-ping/internal/cert"
@@ -15,97 +12,77 @@ import (
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
-	"pixel-ping/internal/journal"
 	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/memory"
+	"pixel-ping/internal/metrics"
 	"pixel-ping/internal/pixel"
 	"pixel-ping/internal/server"
+	"pixel-ping/internal/signals"
+	"pixel-ping/internal/stats"
+	"pixel-ping/internal/systemd"
+	"pixel-ping/internal/version"
 )
 
-// A stop takes less than the 10 seconds after which container engines kill.
-// These are counted from its beginning.
+// The parts of a stop end at these times after its beginning. Container engines kill
+// after 10 seconds.
 const (
-	requestsUntil = 2 * time.Second         // requests that are under way
-	deliveryUntil = 6500 * time.Millisecond // the delivery of what is held
-	logUntil      = 8400 * time.Millisecond // the log of what was held
+	requestsUntil = 2 * time.Second         // the requests that are under way
+	deliveryUntil = 6500 * time.Millisecond // the delivery of the counts
+	logUntil      = 8400 * time.Millisecond // the log of the counts
 	stopUntil     = 8500 * time.Millisecond // the flusher; then the program ends
 
 	// secondLog is how long the log may take after a second signal.
 	secondLog = 2 * time.Second
 )
 
-// daemon wires the store, the server and the flusher, prints the start-up lines,
-// and runs until it is stopped: by ctx, by a signal, or because it cannot listen
-// any more. The original prints its line before it listens, and runs on without
-// a server if the port is taken or the certificate does not load.
+// daemon wires the store, the server, the flusher and those who watch them, prints
+// the start-up lines, and runs until it is stopped: by the end of ctx, by a signal, or
+// because it cannot accept connections any more. Then it delivers the counts that it
+// holds. The original prints its line before it listens, and runs on without a server
+// if the port is taken or the certificate does not load.
 func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
-	conf, warnings, err := config.Load(path)
-	for _, warning := range warnings {
-		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
-	}
+	tell := func(line string) { fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), oneLine(line)) }
+	conf, certificate, err := load(path, stderr)
 	if err != nil {
 		return err
 	}
-	var certificate *cert.Certificate
-	var getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	if conf.SSLKey != "" {
-		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		getCertificate = certificate.Get
+	store, err := hits.Open(conf.MaxMemory, conf.Journal, tell)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	store := hits.NewStore(conf.MaxMemory)
-	if conf.Journal != "" {
-		tell := func(line string) { fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", path, line) }
-		kept, batches, err := journal.Open(conf.Journal, tell)
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		store.UseJournal(kept, batches)
-		defer store.Close()
-	}
-	visitors := server.New(pixel.Handler{Hits: store}, getCertificate, conf.MaxConnections, stderr)
-	memory.Bound(conf.MaxMemory, visitors.MaxConnections())
-	flusher := &flush.Flusher{
-		Store:    store,
-		Discard:  conf.Discard,
-		Interval: conf.Interval,
-		Stdout:   stdout,
-		Stderr:   stderr,
-	}
+	srv := server.New(pixel.Handler{Hits: store}, certificate.Getter(), conf.MaxConnections, stderr)
+	memory.Bound(conf.MaxMemory, srv.MaxConnections())
+	flusher := &flush.Flusher{Store: store, Discard: conf.Discard, Interval: conf.Interval, Stdout: stdout, Stderr: stderr}
 	if conf.Endpoint != nil {
 		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
 	}
 
-	// Signals come before listening: whoever can connect may send one, and a name
-	// server that does not answer must not keep the daemon from stopping.
-	stop, forced := make(chan os.Signal, 1), make(chan os.Signal, 1)
-	notify(stop, forced)
-	defer signal.Stop(stop)
-	defer signal.Stop(forced)
-	running, end := context.WithCancel(ctx)
-	defer end()
-	delivery, abandon := context.WithCancelCause(context.Background())
-	defer abandon(nil)
-	go func() {
-		for {
-			select {
-			case s := <-stop:
-				// A second signal ends the stop. SIGHUP does not: a terminal that closes
-				// sends it twice, and systemd may send it after SIGTERM.
-				if running.Err() != nil && s != syscall.SIGHUP {
-					abandon(errors.New("stopped by a second signal"))
-					stdout.SetDeadline(time.Now().Add(secondLog))
-				}
-				end()
-			case <-delivery.Done():
-				return
-			}
-		}
-	}()
-
-	listeners, err := server.Listen(running, conf.Host, conf.Port)
-	if running.Err() != nil {
+	// Signals are handled before the daemon listens: looking up the name of the host may
+	// take long, and a signal ends it.
+	process := signals.Watch(ctx, func() { stdout.SetDeadline(time.Now().Add(secondLog)) })
+	defer process.Close()
+	listeners, err := systemd.Listeners()
+	switch {
+	case err != nil:
+	case listeners != nil:
+		srv.Inherit()
+		conf.Host = "" // for the URL: the socket has its own address
+	case conf.Socket != "":
+		listeners, err = server.ListenSocket(conf.Socket)
+	case conf.Port == config.NoPort:
+		err = config.ErrNoPort
+	default:
+		listeners, err = server.Listen(process.Running, conf.Host, conf.Port)
+	}
+	report := func() stats.All {
+		return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()}
+	}
+	var scrapes *metrics.Server
+	if err == nil {
+		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version.Number, Stats: report})
+		defer scrapes.Close()
+	}
+	if process.Running.Err() != nil { // stopped meanwhile
 		return nil
 	}
 	if err != nil {
@@ -116,45 +93,62 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	} else {
 		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
 	}
-	if recovered := store.Pending(); recovered > 0 {
-		fmt.Fprintf(stderr, "pixel-ping: %s of %s were recovered from the journal %s\n",
-			logwriter.Plural(recovered, "hit"), logwriter.Plural(len(store.List()), "key"), conf.Journal)
-	}
-	fmt.Fprintf(stdout, "Serving the pixel at %s%s\n", visitors.URL(conf.Host, listeners[0]), pixel.Path)
+	fmt.Fprintf(stdout, "Serving the pixel at %s\n", srv.URL(conf.Host, listeners[0], pixel.Path))
+	scrapes.Announce(stdout)
 
-	failed := make(chan error, len(listeners))
+	failures := make(chan error, len(listeners))
 	for _, listener := range listeners {
-		go func() { failed <- visitors.Serve(listener) }()
+		go func() { failures <- srv.Serve(listener) }()
 	}
 	stopped, flushed := make(chan struct{}), make(chan flush.Rest, 1)
-	go func() { flushed <- flusher.Run(delivery, stopped, forced) }()
-	if certificate != nil {
-		go certificate.Watch(delivery, func(err error) { fmt.Fprintf(stderr, "pixel-ping: %s: %v\n", oneLine(path), err) })
-	}
-	go memory.ReturnAfterSpikes(delivery)
+	go func() { flushed <- flusher.Run(process.Delivery, stopped, process.Forced) }()
+	go certificate.Watch(process.Delivery, func(err error) { tell(err.Error()) })
+	go memory.ReturnAfterSpikes(process.Delivery)
+	manager, status := systemd.NewNotifier(), func() string { return report().Status(time.Now()) }
+	manager.Ready(process.Running, status)
 
 	select {
-	case <-running.Done():
-	case err = <-failed:
-		end()
+	case <-process.Running.Done():
+	case err = <-failures:
+		fmt.Fprintf(stderr, "pixel-ping: cannot accept connections: %v\n", err)
+		err = errors.New("stopped, since it cannot accept connections")
+		process.End()
 	}
-	defer time.AfterFunc(deliveryUntil, func() { abandon(errors.New("stopped before there was an answer")) }).Stop()
+	process.AbandonAfter(deliveryUntil)
 	stdout.SetDeadline(time.Now().Add(logUntil))
 	late := time.After(stopUntil)
-	requests, cancel := context.WithTimeout(delivery, requestsUntil)
+	manager.Stopping(status())
+	requests, cancel := context.WithTimeout(process.Delivery, requestsUntil)
 	defer cancel()
-	visitors.Stop(requests)
+	srv.Stop(requests)
 	close(stopped)
+	var lost string
 	select {
 	case rest := <-flushed:
-		if rest.Kept {
-			fmt.Fprintf(stderr, "pixel-ping: %s\n", rest)
-		} else if rest.Hits > 0 {
-			return errors.New(rest.String())
+		if rest.Hits > 0 {
+			lost = rest.String()
 		}
 	case <-late:
-		return fmt.Errorf("up to %s were not delivered, and there was no time to log them all",
-			logwriter.Plural(store.Pending(), "hit"))
+		lost = flusher.Unfinished()
+	}
+	if lost != "" {
+		return errors.New(lost)
 	}
 	return err
+}
+
+// load reads the configuration, and the certificate that it names: certificate is
+// nil if it names none. load prints the warnings about the configuration. Its
+// errors begin with path.
+func load(path string, stderr io.Writer) (conf config.Config, certificate *cert.Certificate, err error) {
+	conf, warnings, err := config.Load(path)
+	for _, warning := range warnings {
+		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
+	}
+	if err == nil {
+		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return conf, certificate, err
 }

@@ -16,23 +16,33 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"cmd/pixel-ping":     {"cert", "config", "endpoint", "flush", "hits", "journal", "logwriter", "memory", "pixel", "server"},
+		"cmd/pixel-ping": {"cert", "config", "endpoint", "flush", "hits", "logwriter", "memory",
+			"metrics", "pixel", "server", "signals", "stats", "systemd", "version"},
 		"internal/cert":      nil,
 		"internal/config":    {"node"},
 		"internal/endpoint":  {"hits", "node"},
-		"internal/flush":     {"endpoint", "hits", "logwriter"},
-		"internal/hits":      {"journal"},
+		"internal/flush":     {"endpoint", "hits", "logwriter", "stats"},
+		"internal/hits":      {"journal", "stats"},
 		"internal/journal":   nil,
 		"internal/logwriter": nil,
 		"internal/memory":    nil,
+		"internal/metrics":   {"socket", "stats"},
 		"internal/node":      nil,
 		"internal/pixel":     {"node"},
-		"internal/server":    nil,
+		"internal/server":    {"socket", "stats"},
+		"internal/signals":   nil,
+		"internal/socket":    nil,
+		"internal/stats":     nil,
+		"internal/systemd":   nil,
+		"internal/version":   nil,
+
+		"internal/packages/manual": nil,
 
 		"internal/rig":             nil,
 		"internal/rig/bench":       nil,
 		"internal/rig/conformance": nil,
 		"internal/rig/e2e":         nil,
+		"internal/rig/packages":    nil,
 		"internal/rig/run":         nil,
 		"internal/rig/soak":        nil,
 	}

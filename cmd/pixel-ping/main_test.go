@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,9 +16,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/rig"
+	"pixel-ping/internal/version"
 )
 
 // The tests run the real program: the test binary starts itself again, and is
@@ -157,13 +161,17 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"-h"}, 0, "", usage},
 		{[]string{"-help"}, 0, "", usage},
 		{[]string{"--help", "x"}, 0, "", usage},
-		{[]string{"-v"}, 0, "Pixel Ping version " + version + "\n", ""},
-		{[]string{"-version"}, 0, "Pixel Ping version " + version + "\n", ""},
-		{[]string{"--version"}, 0, "Pixel Ping version " + version + "\n", ""},
+		{[]string{"-v"}, 0, "Pixel Ping version " + version.Number + "\n", ""},
+		{[]string{"-version"}, 0, "Pixel Ping version " + version.Number + "\n", ""},
+		{[]string{"--version"}, 0, "Pixel Ping version " + version.Number + "\n", ""},
 		{[]string{missing}, 1, "", "pixel-ping: " + missing + ": no such file or directory\n"},
 		{[]string{directory}, 1, "", "pixel-ping: " + directory + ": is a directory\n"},
 		{[]string{"-x"}, 1, "", "pixel-ping: -x is not a flag, and there is no such file\n" + usage},
 		{[]string{"--foo\n", "x"}, 1, "", `pixel-ping: --foo\n is not a flag, and there is no such file` + "\n" + usage},
+		{[]string{"--check"}, 1, "", "pixel-ping: --check needs the path of a configuration\n" + usage},
+		{[]string{"--check", ""}, 1, "", "pixel-ping: --check needs the path of a configuration\n" + usage},
+		{[]string{"--check", missing, "x"}, 1, "", `pixel-ping: arguments after the configuration are ignored: ["x"]` +
+			"\npixel-ping: " + missing + ": no such file or directory\n"},
 		{[]string{"-file"}, 1, "", "pixel-ping: -file: want a JSON object (got an array)\n"},
 		{[]string{missing, "-v", "a b"}, 1, "", `pixel-ping: arguments after the configuration are ignored: ["-v" "a b"]` +
 			"\npixel-ping: " + missing + ": no such file or directory\n"},
@@ -212,6 +220,8 @@ func TestStartThatFails(t *testing.T) {
 	}{
 		"port taken":     {map[string]any{"port": port}, "host, port: cannot listen on 127.0.0.1:" + port + ": address already in use"},
 		"host elsewhere": {map[string]any{"host": "192.0.2.1"}, "host, port: cannot listen on 192.0.2.1:0: cannot assign requested address"},
+		"no port":        {map[string]any{"port": nil}, "port: missing; want a number from 0 to 65535, or the path of a socket, with a slash"},
+		"metrics taken":  {map[string]any{"metrics": "127.0.0.1:" + port}, "metrics: cannot listen on 127.0.0.1:" + port + ": address already in use"},
 		"no certificate": {map[string]any{"sslkey": "no.pem", "sslcert": "no.pem"}, "sslkey no.pem: no such file or directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -254,6 +264,47 @@ func TestInterval(t *testing.T) {
 	for range 3 {
 		app.expect(t, "json=%7B%7D&secret=7")
 	}
+}
+
+// A daemon that is still looking up its host can be stopped.
+func TestStopDuringTheStart(t *testing.T) {
+	defer func(before *net.Resolver) { net.DefaultResolver = before }(net.DefaultResolver)
+	asked := make(chan bool, 100)
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		asked <- true
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	status := make(chan int, 1)
+	config := settings(t, map[string]any{"host": "pixels.example.com"})
+	go func() { status <- run(ctx, []string{config}, io.Discard, io.Discard) }()
+	<-asked
+	began := time.Now()
+	cancel()
+	if got, took := <-status, time.Since(began); got != 0 || took > time.Second {
+		t.Errorf("exit status %d after %v, want 0 at once", got, took)
+	}
+}
+
+// slow is a log whose reader takes a moment for each line.
+type slow struct{ strings.Builder }
+
+func (s *slow) Write(p []byte) (int, error) {
+	<-time.After(logwriter.Grace)
+	return s.Builder.Write(p)
+}
+
+// The last line is written, though its reader is slow.
+func TestLastLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stderr slow
+		run(t.Context(), []string{"missing.json"}, io.Discard, &stderr)
+		if got := stderr.String(); got != "pixel-ping: missing.json: no such file or directory\n" {
+			t.Errorf("the log is %q", got)
+		}
+	})
 }
 
 // run ends with its context as with a signal: what is held is delivered.

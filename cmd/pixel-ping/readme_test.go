@@ -95,10 +95,35 @@ func TestReadmeRecipesAreTheFilesThatAreTested(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"README.md", "testdata/recipes/embed/README.md", "testdata/recipes/express/README.md",
-		"testdata/recipes/nginx/README.md", "testdata/recipes/systemd/README.md"} {
+		"testdata/recipes/journal/README.md", "testdata/recipes/nginx/README.md",
+		"testdata/recipes/prometheus/README.md",
+		"testdata/recipes/stream/README.md", "testdata/recipes/systemd/README.md"} {
 		if recipes[filepath.Join(top, name)] == 0 {
 			t.Errorf("%s has no recipe", name)
 		}
+	}
+}
+
+// The session of make run begins with the address of the receiver's page, which make
+// run prints first.
+func TestReadmeOpensThePageOfTheReceiver(t *testing.T) {
+	_, session, _ := strings.Cut(readmes(t)[filepath.Join(top, "README.md")], "\n$ make run\n")
+	lines := strings.SplitN(session, "\n", 3)
+	for name, want := range map[string]string{
+		"internal/rig/run/main.go":            `fmt.Println("` + lines[1] + `")`,
+		"testdata/recipes/receiver/main.go":   `"localhost:9188"`,
+		"testdata/recipes/receiver/page.html": "<button ",
+	} {
+		file, err := os.ReadFile(filepath.Join(top, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(file), want) {
+			t.Errorf("%s does not contain %s", name, want)
+		}
+	}
+	if !strings.HasPrefix(lines[1], "Open http://localhost:9188/ ") {
+		t.Errorf("the session begins with %q", lines[1])
 	}
 }
 

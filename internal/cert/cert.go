@@ -39,12 +39,16 @@ type (
 )
 
 // Load reads a key, its certificate and the certificates of the authorities. caFile
-// may be empty. An error is one line that names the setting and the file.
+// may be empty. Without a keyFile there is nothing to load, and the Certificate is
+// nil. An error is one line that names the setting and the file.
 //
 // The authorities only complete the chain that is served, as sslca does in the
 // original, where OpenSSL looks up the issuer among them. If certFile holds a
 // chain already, the chain is served as it is.
 func Load(keyFile, certFile, caFile string) (*Certificate, error) {
+	if keyFile == "" {
+		return nil, nil
+	}
 	c := &Certificate{files: files{keyFile, certFile, caFile}}
 	var err error
 	if c.texts, err = c.files.read(); err != nil {
@@ -58,6 +62,14 @@ func Load(keyFile, certFile, caFile string) (*Certificate, error) {
 	return c, nil
 }
 
+// Getter returns Get, or nil if c is nil.
+func (c *Certificate) Getter() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c == nil {
+		return nil
+	}
+	return c.Get
+}
+
 // Get returns the certificate for a handshake. It has the signature of
 // tls.Config.GetCertificate. It may be called by many goroutines at once, and
 // does not read files.
@@ -69,8 +81,12 @@ func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 // until ctx ends. It compares the contents of the files, so it does not matter how
 // they are replaced. If they do not load, the old certificate stays, and Watch calls
 // warn once for each new error that two checks in a row have found. One check alone
-// may fall between the replacement of the key and that of the certificate.
+// may fall between the replacement of the key and that of the certificate. If c is
+// nil, Watch returns at once.
 func (c *Certificate) Watch(ctx context.Context, warn func(error)) {
+	if c == nil {
+		return
+	}
 	ticker := time.NewTicker(checkInterval)
 	defer ticker.Stop()
 	var seen, warned string

@@ -25,7 +25,8 @@ func TestExample(t *testing.T) {
 		t.Fatalf("warnings %q, error %v", warnings, err)
 	}
 	if c.Host != "localhost" || c.Port != 9187 || c.Interval != time.Minute || c.Discard || c.Secret == "" ||
-		c.EndpointText != "http://www.example.com/internal/save_hits" || c.EndpointTarget != "/internal/save_hits" || c.Endpoint.Host != "www.example.com" {
+		c.EndpointText != "http://www.example.com/internal/save_hits" ||
+		c.EndpointTarget != "/internal/save_hits" || c.Endpoint.Host != "www.example.com" {
 		t.Errorf("got %+v", c)
 	}
 }
@@ -45,45 +46,58 @@ func TestRecipe(t *testing.T) {
 func TestAccepted(t *testing.T) {
 	for text, check := range map[string]func(Config) bool{
 		`"port": 9187`: func(c Config) bool {
-			return c.Port == 9187 && c.Host == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0
+			return c.Port == 9187 && c.Host == "" && c.Socket == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0 &&
+				c.Journal == ""
 		},
-		`"port": "9187"`:          func(c Config) bool { return c.Port == 9187 },
-		`"port": " 9187 "`:        func(c Config) bool { return c.Port == 9187 },
-		`"port": 9.187e3`:         func(c Config) bool { return c.Port == 9187 },
-		`"port": 0`:               func(c Config) bool { return c.Port == 0 },
-		`"port": 65535`:           func(c Config) bool { return c.Port == 65535 },
-		`"port": 1, "port": 2`:    func(c Config) bool { return c.Port == 2 },
-		`"interval": "60"`:        func(c Config) bool { return c.Interval == time.Minute },
-		`"interval": 0.5`:         func(c Config) bool { return c.Interval == 500*time.Millisecond },
-		`"interval": "0.25"`:      func(c Config) bool { return c.Interval == 250*time.Millisecond },
-		`"interval": 1e-9`:        func(c Config) bool { return c.Interval == time.Millisecond },
-		`"interval": 2592000`:     func(c Config) bool { return c.Interval == 30*24*time.Hour },
-		`"interval": 1e300`:       func(c Config) bool { return c.Interval == math.MaxInt64 },
-		`"discard": true`:         func(c Config) bool { return c.Discard },
-		`"discard": false`:        func(c Config) bool { return !c.Discard },
-		`"discard": null`:         func(c Config) bool { return !c.Discard },
-		`"maxmemory": null`:       func(c Config) bool { return c.MaxMemory == 256<<20 },
-		`"maxmemory": 64`:         func(c Config) bool { return c.MaxMemory == 64<<20 },
-		`"maxmemory": "0.5"`:      func(c Config) bool { return c.MaxMemory == 512<<10 },
-		`"maxmemory": 1e300`:      func(c Config) bool { return c.MaxMemory == 1<<50 },
-		`"maxmemory": 0.02`:       func(c Config) bool { return c.MaxMemory >= 20<<10+128 }, // the longest key
-		`"maxconnections": null`:  func(c Config) bool { return c.MaxConnections == 0 },
-		`"maxconnections": 1`:     func(c Config) bool { return c.MaxConnections == 1 },
-		`"maxconnections": "5e3"`: func(c Config) bool { return c.MaxConnections == 5000 },
-		`"maxconnections": 1e300`: func(c Config) bool { return c.MaxConnections == math.MaxInt32 },
-		`"secret": "s"`:           func(c Config) bool { return c.Secret == "s" },
-		`"secret": 12345`:         func(c Config) bool { return c.Secret == "12345" },
-		`"secret": 1e21`:          func(c Config) bool { return c.Secret == "1e+21" },
-		`"secret": 0`:             func(c Config) bool { return c.Secret == "" },
-		`"secret": ""`:            func(c Config) bool { return c.Secret == "" },
-		`"host": ""`:              func(c Config) bool { return c.Host == "" },
-		`"host": null`:            func(c Config) bool { return c.Host == "" },
-		`"host": "::1"`:           func(c Config) bool { return c.Host == "::1" },
-		`"host": "fe80::1%eth0"`:  func(c Config) bool { return c.Host == "fe80::1%eth0" },
-		`"endpoint": ""`:          func(c Config) bool { return c.Endpoint == nil },
-		`"endpoint": false`:       func(c Config) bool { return c.Endpoint == nil },
-		`"endpoint": "HTTP://h"`:  func(c Config) bool { return c.Endpoint.Scheme == "http" && c.EndpointText == "HTTP://h" },
-		`"endpoint": " http://h"`: func(c Config) bool { return c.EndpointText == " http://h" && c.EndpointTarget == "/" },
+		`"port": "9187"`:                             func(c Config) bool { return c.Port == 9187 },
+		`"port": " 9187 "`:                           func(c Config) bool { return c.Port == 9187 },
+		`"port": 9.187e3`:                            func(c Config) bool { return c.Port == 9187 },
+		`"port": 0`:                                  func(c Config) bool { return c.Port == 0 },
+		`"port": 65535`:                              func(c Config) bool { return c.Port == 65535 },
+		`"port": 1, "port": 2`:                       func(c Config) bool { return c.Port == 2 },
+		`"port": "/run/p.socket"`:                    func(c Config) bool { return c.Socket == "/run/p.socket" && c.Port == 0 },
+		`"port": "./80"`:                             func(c Config) bool { return c.Socket == "./80" && c.Port == 0 },
+		`"interval": "60"`:                           func(c Config) bool { return c.Interval == time.Minute },
+		`"interval": 0.5`:                            func(c Config) bool { return c.Interval == 500*time.Millisecond },
+		`"interval": "0.25"`:                         func(c Config) bool { return c.Interval == 250*time.Millisecond },
+		`"interval": 1e-9`:                           func(c Config) bool { return c.Interval == time.Millisecond },
+		`"interval": 2592000`:                        func(c Config) bool { return c.Interval == 30*24*time.Hour },
+		`"interval": 1e300`:                          func(c Config) bool { return c.Interval == math.MaxInt64 },
+		`"discard": true`:                            func(c Config) bool { return c.Discard },
+		`"discard": false`:                           func(c Config) bool { return !c.Discard },
+		`"discard": null`:                            func(c Config) bool { return !c.Discard },
+		`"maxmemory": null`:                          func(c Config) bool { return c.MaxMemory == 256<<20 },
+		`"maxmemory": 64`:                            func(c Config) bool { return c.MaxMemory == 64<<20 },
+		`"maxmemory": "0.5"`:                         func(c Config) bool { return c.MaxMemory == 512<<10 },
+		`"maxmemory": 1e300`:                         func(c Config) bool { return c.MaxMemory == 1<<50 },
+		`"maxmemory": 0.02`:                          func(c Config) bool { return c.MaxMemory >= 20<<10+128 }, // the longest key
+		`"maxconnections": null`:                     func(c Config) bool { return c.MaxConnections == 0 },
+		`"maxconnections": 1`:                        func(c Config) bool { return c.MaxConnections == 1 },
+		`"maxconnections": "5e3"`:                    func(c Config) bool { return c.MaxConnections == 5000 },
+		`"port": null`:                               func(c Config) bool { return c.Port == NoPort && c.Socket == "" },
+		`"metrics": ""`:                              func(c Config) bool { return c.Metrics == "" },
+		`"metrics": null`:                            func(c Config) bool { return c.Metrics == "" },
+		`"metrics": "127.0.0.1:9188"`:                func(c Config) bool { return c.Metrics == "127.0.0.1:9188" },
+		`"metrics": "[::1]:0"`:                       func(c Config) bool { return c.Metrics == "[::1]:0" },
+		`"metrics": ":9188"`:                         func(c Config) bool { return c.Metrics == ":9188" },
+		`"metrics": "/run/m.socket"`:                 func(c Config) bool { return c.Metrics == "/run/m.socket" },
+		`"maxconnections": 1e300`:                    func(c Config) bool { return c.MaxConnections == math.MaxInt32 },
+		`"journal": null`:                            func(c Config) bool { return c.Journal == "" },
+		`"journal": ""`:                              func(c Config) bool { return c.Journal == "" },
+		`"journal": "/a/b c"`:                        func(c Config) bool { return c.Journal == "/a/b c" },
+		`"secret": "s"`:                              func(c Config) bool { return c.Secret == "s" },
+		`"secret": 12345`:                            func(c Config) bool { return c.Secret == "12345" },
+		`"secret": 1e21`:                             func(c Config) bool { return c.Secret == "1e+21" },
+		`"secret": 0`:                                func(c Config) bool { return c.Secret == "" },
+		`"secret": ""`:                               func(c Config) bool { return c.Secret == "" },
+		`"host": ""`:                                 func(c Config) bool { return c.Host == "" },
+		`"host": null`:                               func(c Config) bool { return c.Host == "" },
+		`"host": "::1"`:                              func(c Config) bool { return c.Host == "::1" },
+		`"host": "fe80::1%eth0"`:                     func(c Config) bool { return c.Host == "fe80::1%eth0" },
+		`"endpoint": ""`:                             func(c Config) bool { return c.Endpoint == nil },
+		`"endpoint": false`:                          func(c Config) bool { return c.Endpoint == nil },
+		`"endpoint": "HTTP://h"`:                     func(c Config) bool { return c.Endpoint.Scheme == "http" && c.EndpointText == "HTTP://h" },
+		`"endpoint": " http://h"`:                    func(c Config) bool { return c.EndpointText == " http://h" && c.EndpointTarget == "/" },
 		`"endpoint": "http://h/100%/a'b\\c/é?d e#f"`: func(c Config) bool { return c.EndpointTarget == "/100%/a%27b/c/é?d%20e" },
 		`"endpoint": "http:\\\\h\\a"`:                func(c Config) bool { return c.Endpoint.Host == "h" && c.EndpointTarget == "/a" },
 		`"endpoint": "http://h?"`:                    func(c Config) bool { return c.EndpointTarget == "/" },
@@ -102,54 +116,90 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
+// A setting that makes no sense is refused. The error says what it should be.
 func TestRefused(t *testing.T) {
+	const (
+		wantedPort = `port: want a number from 0 to 65535, or the path of a socket, with a slash `
+		noAddress  = `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash `
+		noURL      = `endpoint: want a URL with http:// or https:// and a host `
+	)
 	for text, want := range map[string]string{
-		`{"interval": 1}`:                                           `port: missing; want a number from 0 to 65535`,
-		`{"interval": 1, "port": null}`:                             `port: missing; want a number from 0 to 65535`,
-		`{"interval": 1, "port": -1}`:                               `port: want a number from 0 to 65535 (got -1)`,
-		`{"interval": 1, "port": 65536}`:                            `port: want a number from 0 to 65535 (got 65536)`,
-		`{"interval": 1, "port": 80.5}`:                             `port: want a number from 0 to 65535 (got 80.5)`,
-		`{"interval": 1, "port": "/tmp/socket"}`:                    `port: want a number from 0 to 65535 (got "/tmp/socket")`,
-		`{"interval": 1, "port": ""}`:                               `port: want a number from 0 to 65535 (got "")`,
-		`{"interval": 1, "port": true}`:                             `port: want a number from 0 to 65535 (got true)`,
-		`{"interval": 1, "port": [1]}`:                              `port: want a number from 0 to 65535 (got an array)`,
-		`{"port": 1}`:                                               `interval: missing; want a number of seconds above 0`,
-		`{"port": 1, "interval": 0}`:                                `interval: want a number of seconds above 0 (got 0)`,
-		`{"port": 1, "interval": -5}`:                               `interval: want a number of seconds above 0 (got -5)`,
-		`{"port": 1, "interval": "60s"}`:                            `interval: want a number of seconds above 0 (got "60s")`,
-		`{"port": 1, "interval": 1e999}`:                            `interval: want a number of seconds above 0 (got 1e999)`,
-		`{"port": 1, "interval": {"s": 1}}`:                         `interval: want a number of seconds above 0 (got an object)`,
-		`{"port": 1, "interval": 1, "host": 5}`:                     `host: want a string (got 5)`,
-		`{"port": 1, "interval": 1, "discard": "false"}`:            `discard: want true or false (got "false")`,
-		`{"port": 1, "interval": 1, "discard": 0}`:                  `discard: want true or false (got 0)`,
-		`{"port": 1, "interval": 1, "endpoint": 5}`:                 `endpoint: want a string (got 5)`,
-		`{"port": 1, "interval": 1, "endpoint": "h:1/x"}`:           `endpoint: want a URL with http:// or https:// and a host (got "h:1/x")`,
-		`{"port": 1, "interval": 1, "endpoint": "/x"}`:              `endpoint: want a URL with http:// or https:// and a host (got "/x")`,
-		`{"port": 1, "interval": 1, "endpoint": "ftp://h"}`:         `endpoint: want a URL with http:// or https:// and a host (got "ftp://h")`,
-		`{"port": 1, "interval": 1, "endpoint": "http://"}`:         `endpoint: want a URL with http:// or https:// and a host (got "http://")`,
-		`{"port": 1, "interval": 1, "endpoint": "http://ü/"}`:       `endpoint: want a URL with http:// or https:// and a host (got "http://ü/")`,
-		`{"port": 1, "interval": 1, "endpoint": "http://h:65536/"}`: `endpoint: want a URL with http:// or https:// and a host (got "http://h:65536/")`,
-		`{"port": 1, "interval": 1, "endpoint": "http://h\n/"}`:     `endpoint: want a URL with http:// or https:// and a host (got "http://h\n/")`,
-		`{"port": 1, "interval": 1, "sslkey": "k"}`:                 `sslcert: missing, but needed for sslkey (got "k")`,
-		`{"port": 1, "interval": 1, "sslcert": "c"}`:                `sslkey: missing, but needed for sslcert (got "c")`,
-		`{"port": 1, "interval": 1, "sslca": "a"}`:                  `sslca: of no use without sslkey and sslcert`,
-		`{"port": 1, "interval": 1, "sslkey": 1, "sslcert": "c"}`:   `sslkey: want a string (got 1)`,
+		`"port": -1`:    wantedPort + `(got -1)`,
+		`"port": 65536`: wantedPort + `(got 65536)`,
+		`"port": 80.5`:  wantedPort + `(got 80.5)`,
+		`"port": "abc"`: wantedPort + `(got "abc")`,
+		`"port": ""`:    wantedPort + `(got "")`,
+		`"port": true`:  wantedPort + `(got true)`,
+		`"port": [1]`:   wantedPort + `(got an array)`,
 
-		`{"port": 1, "interval": 1, "maxmemory": 0}`:     `maxmemory: want a number of megabytes, 0.02 or more (got 0)`,
-		`{"port": 1, "interval": 1, "maxmemory": 0.019}`: `maxmemory: want a number of megabytes, 0.02 or more (got 0.019)`,
-		`{"port": 1, "interval": 1, "maxmemory": "1GB"}`: `maxmemory: want a number of megabytes, 0.02 or more (got "1GB")`,
+		`"metrics": 9188`:             noAddress + `(got 9188)`,
+		`"metrics": "9188"`:           noAddress + `(got "9188")`,
+		`"metrics": "localhost"`:      noAddress + `(got "localhost")`,
+		`"metrics": "h:65536"`:        noAddress + `(got "h:65536")`,
+		`"metrics": "h:http"`:         noAddress + `(got "h:http")`,
+		`"metrics": "::1:9188"`:       noAddress + `(got "::1:9188")`,
+		`"metrics": "http://h:9188/"`: noAddress + `(got "http://h:9188/")`,
+		`"metrics": true`:             noAddress + `(got true)`,
 
-		`{"port": 1, "interval": 1, "maxconnections": 0}`:     `maxconnections: want a whole number, 1 or more (got 0)`,
-		`{"port": 1, "interval": 1, "maxconnections": 1.5}`:   `maxconnections: want a whole number, 1 or more (got 1.5)`,
-		`{"port": 1, "interval": 1, "maxconnections": "all"}`: `maxconnections: want a whole number, 1 or more (got "all")`,
-		`{"port": 1, "interval": 1, "maxconnections": false}`: `maxconnections: want a whole number, 1 or more (got false)`,
+		`"interval": 0`:        `interval: want a number of seconds above 0 (got 0)`,
+		`"interval": -5`:       `interval: want a number of seconds above 0 (got -5)`,
+		`"interval": "60s"`:    `interval: want a number of seconds above 0 (got "60s")`,
+		`"interval": 1e999`:    `interval: want a number of seconds above 0 (got 1e999)`,
+		`"interval": {"s": 1}`: `interval: want a number of seconds above 0 (got an object)`,
 
-		`{"port": 1, "interval": 1, "host": "http://h"}`: `host: want a name or an address alone, without a scheme or a path (got "http://h")`,
-		`{"port": 1, "interval": 1, "host": "h/x"}`:      `host: want a name or an address alone, without a scheme or a path (got "h/x")`,
-		`{"port": 1, "interval": 1, "host": "h:80"}`:     `host: want a name or an address alone, and the port in the setting port (got "h:80")`,
-		`{"port": 1, "interval": 1, "host": "[::1]:80"}`: `host: want an IPv6 address without brackets, and the port in the setting port (got "[::1]:80")`,
+		`"journal": true`:  `journal: want a string (got true)`,
+		`"journal": ["a"]`: `journal: want a string (got an array)`,
 
-		`{"port": 1, "interval": 1, "endpoint": "ftp://h?a=b&c"}`: `endpoint: want a URL with http:// or https:// and a host (got "ftp://h?a=xxxxx&xxxxx")`,
+		`"host": 5`:          `host: want a string (got 5)`,
+		`"host": "http://h"`: `host: want a name or an address alone, without a scheme or a path (got "http://h")`,
+		`"host": "h/x"`:      `host: want a name or an address alone, without a scheme or a path (got "h/x")`,
+		`"host": "h:80"`:     `host: want a name or an address alone, and the port in the setting port (got "h:80")`,
+		`"host": "[::1]:80"`: `host: want an IPv6 address without brackets, and the port in the setting port (got "[::1]:80")`,
+
+		`"discard": "false"`: `discard: want true or false (got "false")`,
+		`"discard": 0`:       `discard: want true or false (got 0)`,
+
+		`"endpoint": 5`:                 `endpoint: want a string (got 5)`,
+		`"endpoint": "h:1/x"`:           noURL + `(got "h:1/x")`,
+		`"endpoint": "/x"`:              noURL + `(got "/x")`,
+		`"endpoint": "ftp://h"`:         noURL + `(got "ftp://h")`,
+		`"endpoint": "http://"`:         noURL + `(got "http://")`,
+		`"endpoint": "http://ü/"`:       noURL + `(got "http://ü/")`,
+		`"endpoint": "http://h:65536/"`: noURL + `(got "http://h:65536/")`,
+		`"endpoint": "http://h/a\nb"`:   noURL + `(got "http://h/a\nb")`,
+		`"endpoint": "http://h/?a\tb"`:  noURL + `(got "http://h/?xxxxx")`,
+		`"endpoint": "http://h\n/"`:     noURL + `(got "http://h\n/")`,
+		`"endpoint": "ftp://h?a=b&c"`:   noURL + `(got "ftp://h?a=xxxxx&xxxxx")`,
+
+		`"sslkey": "k"`:               `sslcert: missing, but needed for sslkey (got "k")`,
+		`"sslkey": 1, "sslcert": "c"`: `sslkey: want a string (got 1)`,
+
+		`"sslcert": "c"`: `sslkey: missing, but needed for sslcert (got "c")`,
+
+		`"sslca": "a"`: `sslca: of no use without sslkey and sslcert`,
+
+		`"maxmemory": 0`:     `maxmemory: want a number of megabytes, 0.02 or more (got 0)`,
+		`"maxmemory": 0.019`: `maxmemory: want a number of megabytes, 0.02 or more (got 0.019)`,
+		`"maxmemory": "1GB"`: `maxmemory: want a number of megabytes, 0.02 or more (got "1GB")`,
+
+		`"maxconnections": 0`:     `maxconnections: want a whole number, 1 or more (got 0)`,
+		`"maxconnections": 1.5`:   `maxconnections: want a whole number, 1 or more (got 1.5)`,
+		`"maxconnections": "all"`: `maxconnections: want a whole number, 1 or more (got "all")`,
+		`"maxconnections": false`: `maxconnections: want a whole number, 1 or more (got false)`,
+	} {
+		// The last value of a setting counts.
+		if _, _, err := parse(`{"port": 1, "interval": 1, ` + text + `}`); err == nil || err.Error() != want {
+			t.Errorf("%s: error %v, want %s", text, err, want)
+		}
+	}
+}
+
+// A file that holds no JSON object, or not the two settings that are required, is
+// refused. The error says where the mistake is.
+func TestRefusedFiles(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"port": -1, "interval": 0}`: `port: want a number from 0 to 65535, or the path of a socket, with a slash (got -1)`,
+		`{"port": 1}`:                 `interval: missing; want a number of seconds above 0`,
 
 		"":                   `the file is empty`,
 		" \n":                `the file is empty`,
@@ -169,6 +219,8 @@ func TestRefused(t *testing.T) {
 		"{\"a\": \"x\ty\"}":  `line 1, column 9: invalid character '\t' in a string; write it as \u0009`,
 		"{\n “a”: 1}":        `line 2, column 2: invalid character '“' outside of a string`,
 		"{\xE9: 1}":          `line 1, column 2: invalid character '�' outside of a string`,
+		`{,}`:                `line 1, column 2: invalid character ',' looking for beginning of object key string`,
+		`{"a": / }`:          `line 1, column 7: invalid character '/' looking for beginning of value`,
 
 		"// x\n{}":           `line 1, column 1: JSON has no comments; remove this one`,
 		"{\"port\": 1} // x": `line 1, column 13: JSON has no comments; remove this one`,
@@ -176,8 +228,7 @@ func TestRefused(t *testing.T) {
 		"{\n\"a\": 1 # x\n}": `line 2, column 8: JSON has no comments; remove this one`,
 		"{\n  \"é\": 1,\n}":  `line 2, column 9: JSON has no comma after the last value; remove this one`,
 		`{"a": [1, 2 , ]}`:   `line 1, column 13: JSON has no comma after the last value; remove this one`,
-		`{,}`:                `line 1, column 2: invalid character ',' looking for beginning of object key string`,
-		`{"a": / }`:          `line 1, column 7: invalid character '/' looking for beginning of value`,
+
 		"\uFEFF{}":           `the file begins with a byte order mark; save it as UTF-8 without a byte order mark`,
 		"\xFF\xFE{\x00}\x00": `the file is UTF-16; save it as UTF-8 without a byte order mark`,
 		"\xFE\xFF\x00{\x00}": `the file is UTF-16; save it as UTF-8 without a byte order mark`,
@@ -266,5 +317,13 @@ func TestWarnings(t *testing.T) {
 	}
 	if c.Port != 3 || c.Secret != "s" || c.Discard {
 		t.Errorf("got %+v, want the last values", c)
+	}
+}
+
+func TestHostBesideASocket(t *testing.T) {
+	c, warnings, err := parse(`{"host": "localhost", "port": "/run/p.socket", "interval": 1}`)
+	if want := []string{`host "localhost" is ignored, since port is the path of a socket`}; !slices.Equal(warnings, want) ||
+		err != nil || c.Socket != "/run/p.socket" {
+		t.Errorf("got %+v, warnings %q, error %v, want the socket and %q", c, warnings, err, want)
 	}
 }

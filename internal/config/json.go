@@ -11,8 +11,8 @@ import (
 )
 
 // object decodes a JSON object. It also returns the names that the object has
-// more than once: as in JavaScript, the last value counts. An error about the
-// text says what to do, and where: it names the line and the column.
+// more than once: as in JavaScript, the last value counts. An error about JSON's
+// syntax names the line and the column, and says what to do.
 func object(text []byte) (values map[string]any, repeated []string, err error) {
 	const unmarked = "save it as UTF-8 without a byte order mark"
 	switch {
@@ -97,8 +97,7 @@ func located(text []byte, err error) error {
 	return fmt.Errorf("line %d, column %d: %s", line, column, message)
 }
 
-// A kind says of what kind a value is. It takes the place of a value that an
-// error must not show.
+// A kind describes a value. Errors show it in place of a value that may be a secret.
 type kind string
 
 func kindOf(value any) kind {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -16,12 +17,11 @@ import (
 	"pixel-ping/internal/node"
 )
 
-// settings hands out the values one by one, each checked for the type that it
-// should have. take removes a value, so unknown settings are what is left in
-// values in the end. err is the first error.
+// settings returns the values one by one, each checked for the type that it should
+// have.
 type settings struct {
-	values map[string]any
-	err    error
+	values map[string]any // those that were not taken yet; in the end, the unknown ones
+	err    error          // the first error
 }
 
 // take returns a value and removes it. It returns nil for null and for a missing
@@ -32,8 +32,8 @@ func (s *settings) take(name string) any {
 	return value
 }
 
-// fail records an error, unless there is one already. An array or an object may
-// hold a secret, so the error names only its kind.
+// fail records an error, unless there is one already. It shows got, but of an array
+// or an object only the kind, since either may hold a secret.
 func (s *settings) fail(name, want string, got any) {
 	if s.err != nil {
 		return
@@ -52,8 +52,8 @@ func (s *settings) fail(name, want string, got any) {
 	}
 }
 
-// text reads an optional string. The original only tests whether these settings
-// are true in JavaScript's sense, so false means none, too.
+// text reads an optional string. The original only tests whether such a setting is
+// true in JavaScript's sense, so false also means that there is none.
 func (s *settings) text(name string) string {
 	switch value := s.take(name).(type) {
 	case nil:
@@ -98,6 +98,7 @@ func (s *settings) file(name string) string {
 	return value
 }
 
+// flag reads true or false; a missing value is false.
 func (s *settings) flag(name string) bool {
 	switch value := s.take(name).(type) {
 	case nil:
@@ -109,14 +110,45 @@ func (s *settings) flag(name string) bool {
 	return false
 }
 
-func (s *settings) port(name string) int {
+// port reads a number, or the path of a Unix socket. The original takes any string
+// that is not a number for a path; here it has a slash, so that a mistake in a
+// number is not taken for one.
+func (s *settings) port(name string) (port int, socket string) {
 	value := s.take(name)
+	if value == nil {
+		return NoPort, ""
+	}
+	if path, ok := value.(string); ok && strings.Contains(path, "/") {
+		return 0, path
+	}
 	n, ok := number(value)
 	if !ok || n != math.Trunc(n) || n < 0 || n > 65535 {
-		s.fail(name, "a number from 0 to 65535", value)
-		return 0
+		s.fail(name, wantPort, value)
+		return 0, ""
 	}
-	return int(n)
+	return int(n), ""
+}
+
+// wantPort is what port should be.
+const wantPort = "a number from 0 to 65535, or the path of a socket, with a slash"
+
+// address reads the address of a listener: host and port, or the path of a Unix
+// socket.
+func (s *settings) address(name string) string {
+	value := s.take(name)
+	text, ok := value.(string)
+	if value == nil || value == false || ok && (text == "" || strings.Contains(text, "/") && !strings.Contains(text, "://")) {
+		return text
+	}
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if !ok || err != nil {
+		s.fail(name, "an address such as 127.0.0.1:9188, or the path of a socket, with a slash", value)
+		return ""
+	}
+	return text
 }
 
 // interval reads seconds. As with Node's timers, the shortest interval is a
@@ -226,17 +258,18 @@ func (s *settings) endpoint(name string) (where *url.URL, target, text string) {
 }
 
 var (
-	// password is the colon before the password of a URL, to the @ behind it, after
-	// the parts up to the user. A # should be escaped in a password, but may not be,
-	// so it does not end the password here.
+	// password matches a URL from its beginning to the @ after the password. Its group
+	// ends before the colon of the password. A # in a password should be escaped, but
+	// people forget that, so a # does not end the password here.
 	password = regexp.MustCompile(`^([^/\\?#]*[/\\]{2}[^:/\\?#]*):[^/\\?]*@`)
-	// loneUser is a user without a password, who may be a token.
+	// loneUser matches the same part of a URL with a user and no password. The user may
+	// be a token. Its group ends before the user.
 	loneUser = regexp.MustCompile(`^([^/\\?#]*[/\\]{2})[^:/\\?#]*@`)
 )
 
-// redact replaces the secrets that a URL may hold with xxxxx: the password, a
-// user without a password, and the values of the query. A parameter without = is
-// taken for a value. Everything else stays as it was written.
+// redact replaces the secrets that a URL may hold with xxxxx: the password, a user
+// without a password, the values of the query, and parameters without =. Everything
+// else stays as it was written.
 func redact(text string) string {
 	text, query, found := strings.Cut(text, "?")
 	text = loneUser.ReplaceAllString(text, "${1}xxxxx@")

@@ -12,12 +12,13 @@ import (
 	"pixel-ping/internal/node"
 )
 
-// A Batch is counts on their way to the application. While Send runs, the Batch is
-// Send's.
+// A Batch is counts on their way to the application. While Send runs, only Send may
+// use it.
 //
-// A Batch is sent as a whole, or in parts: runs of its keys, smallest first. From
-// ID, List, Aside, First and End, the same part is made again after a failure, byte
-// for byte and under the same id.
+// A Batch is sent as a whole, or in parts. A part is a run of keys in the order of
+// their sizes in the body, smallest first; First and End are positions in that order.
+// ID, List, Aside, First and End determine the part under way: after a failure, the
+// same bytes are sent again under the same id.
 type Batch struct {
 	ID      string          // letters, digits, '-' and '.'; never that of another batch
 	List    []hits.Count    // in the order of the keys' bytes
@@ -37,7 +38,7 @@ type Batch struct {
 
 	order  []int32 // the keys, smallest first, as indexes of List; nil until it is needed
 	sizes  []int32 // of each key of List in the body, with its count and a comma
-	single bool    // parts of one key: these have been set aside before
+	single bool    // each part has one key, as these keys have been set aside before
 
 	accepted int64 // the largest body that was accepted
 	cuts     int   // how often in a row the part in doubt was cut
@@ -105,7 +106,8 @@ func (b *Batch) Doubtful() []hits.Count {
 // commaSize is the size of a comma in the body.
 const commaSize = len("%2C")
 
-// index returns the index in List of the key at a position, smallest first.
+// index returns the index in List of the key at a position. Position 0 is that of the
+// smallest key.
 func (b *Batch) index(position int) int {
 	if b.order == nil {
 		b.order, b.sizes = make([]int32, len(b.List)), make([]int32, len(b.List))
@@ -153,8 +155,8 @@ func (b *Batch) partID() string {
 	return fmt.Sprintf("%s.%d-%d", b.ID, b.First, b.End)
 }
 
-// setAside ends the part under way: its keys, and those up to a position, are set
-// aside, or dropped if there is no room for that.
+// setAside sets the keys from First to end aside, or drops those for which there is no
+// room. Then it moves First to end.
 func (b *Batch) setAside(end int) {
 	for position := b.First; position < end; position++ {
 		count := b.List[b.index(position)]
@@ -173,8 +175,9 @@ func (b *Batch) setAside(end int) {
 	b.First = end
 }
 
-// retryAside makes a new batch of the keys that are set aside. The next few after
-// the key last are to be sent. It returns the last of these.
+// retryAside turns b into a new batch of the keys that are set aside. The next few keys
+// after the key last are sent, and the others stay set aside. retryAside returns the
+// last key that is sent, where the next call goes on.
 func (b *Batch) retryAside(last string) string {
 	list := b.Left()
 	start, found := slices.BinarySearchFunc(list, last, func(count hits.Count, key string) int {
@@ -197,6 +200,7 @@ func (b *Batch) retryAside(last string) string {
 	return last
 }
 
+// keepProgress stores the progress before a POST, and at the end.
 func (b *Batch) keepProgress() {
 	if b.Keeper != nil {
 		b.Keeper.SetProgress(b.First, b.End)

@@ -117,7 +117,7 @@ var (
 type failure struct {
 	message string
 	kind    error // one of the errors above, or nil
-	written bool  // the application may have saved the counts
+	written bool  // the whole request was written, so the application may have saved the counts
 }
 
 func (f *failure) Error() string { return f.message }

@@ -96,28 +96,35 @@ func (e *Endpoint) send(ctx context.Context, b *Batch) error {
 	}
 }
 
-// A search is a send on its way to parts that the application accepts.
+// A search is what one send has learned about the parts that the application accepts.
 type search struct {
-	e       *Endpoint
-	b       *Batch
-	limit   int64     // of e before the search
-	learned time.Time // of e before the search
+	e *Endpoint
+	b *Batch
 
-	ofDoubt    bool // the part in doubt from first to end is being searched
+	// The limit of e when the search began: it is restored if nothing is learned.
+	limit   int64
+	learned time.Time
+
+	// A part that was in doubt is sent in smaller parts: it began and ended here.
+	ofDoubt    bool
 	first, end int
 
-	refused   error // of the first key that was refused alone
-	others    int   // how many keys were refused alone, though larger bodies are accepted
-	halvedEnd int   // the end of the part that was halved first, and the limit before that
+	refused error // of the first key that was refused alone
+	others  int   // how many keys were refused alone, though larger bodies are accepted
+
+	// The part that was halved first since a key was refused alone: where it ended, and
+	// the limit before that.
+	halvedEnd int
 	before    int64
 }
 
-// tooLarge reports whether the part may be accepted in smaller parts after err. If
-// not, it notes whether the part is in doubt.
+// tooLarge reports whether to send the part in smaller parts after err. If not, it sets
+// b.InDoubt.
 func (s *search) tooLarge(err error) bool {
 	b, failed := s.b, err.(*failure)
 	switch {
 	case b.InDoubt:
+		// Whatever follows, the part stays in doubt, unless all tries are used up.
 		b.countTries(failed.kind)
 		if b.cuts < maxTries && b.refused < maxTries {
 			return false
@@ -128,6 +135,8 @@ func (s *search) tooLarge(err error) bool {
 	case failed.kind == ErrTooLarge:
 		return true
 	case failed.kind == ErrCut && (!failed.written || s.ofDoubt || b.single):
+		// Some servers cut the connection in place of answering with 413. If the whole
+		// part was written, that is the reason only where it was found out before.
 		b.Doubled = b.Doubled || failed.written
 		return true
 	case s.ofDoubt && b.accepted == 0:
@@ -148,22 +157,25 @@ func (s *search) halve() {
 	s.e.limit, s.e.learned = s.e.sizeOf(s.b)/2, time.Now()
 }
 
-// refuseKey sets the key aside that was refused alone with err, and with it the
-// larger ones, if its size is the reason. It reports whether to go on.
+// refuseKey sets the key aside that was refused alone with err. If its size is the
+// reason, it sets the larger keys aside as well. It reports whether to go on.
 func (s *search) refuseKey(err error) bool {
 	if s.refused == nil {
 		s.refused = err
 	}
 	switch e, b := s.e, s.b; {
 	case b.single:
+		// The key stays set aside, and the next one is tried.
 		b.setAside(b.End)
 	case b.accepted == 0:
 		// Not even the smallest key is accepted: nothing is learned of the limit.
 		e.limit, e.learned = s.limit, s.learned
 		return false
 	case e.sizeOf(b) > b.accepted:
+		// The keys after it are as large or larger, and would be refused as well.
 		b.setAside(len(b.List))
 	default:
+		// Larger bodies were accepted, so the reason is the key itself.
 		b.setAside(b.End)
 		e.limit, s.halvedEnd = s.before, 0
 		s.others++
@@ -175,7 +187,7 @@ func (s *search) refuseKey(err error) bool {
 // at least, and is no larger than the limit if it has more.
 func (e *Endpoint) endOfPart(b *Batch) int {
 	if b.First == 0 && !b.single && b.order == nil {
-		// Most batches fit: see before the keys are sorted.
+		// Most batches fit as a whole, and need not be sorted.
 		b.End = len(b.List)
 		if e.limit == 0 || e.bodySize(b.part()) <= e.limit {
 			return b.End

@@ -310,7 +310,7 @@ func conserve(t *testing.T, seed uint64, met map[string]int) {
 		delivered[key] += n
 		sum += n
 	}
-	left := store.Take()
+	_, left := store.Close()
 	for key, n := range left {
 		delivered[key] += *n
 		sum += *n

@@ -17,10 +17,10 @@ import (
 	"pixel-ping/internal/logwriter"
 )
 
-// A Sender delivers a batch, or goes on where it has ended before. It returns nil
-// if nothing is left of the batch, and else an error worded for the log. If the
-// batch is in doubt then, it has to be sent again as it is. An endpoint.Endpoint is
-// a Sender.
+// A Sender delivers a batch, or goes on with one that it has delivered in part. It
+// returns nil if nothing is left of the batch, and else an error worded for the log.
+// After an error, a batch that is in doubt has to be sent again as it is. An
+// endpoint.Endpoint is a Sender.
 type Sender interface {
 	Send(ctx context.Context, b *endpoint.Batch) error
 }
@@ -42,6 +42,8 @@ type Flusher struct {
 	logged     *logwriter.Batch // the last batch of lines that the log has accepted; nil before the first
 	loggedKeys int              // how many keys the last lines had, and how many hits;
 	loggedHits int64            // 0 if they were left out
+
+	tally tally
 }
 
 // fullInterval is the least time between two flushes for want of room. Otherwise,
@@ -55,13 +57,17 @@ const fullInterval = time.Second
 // what is left and returns. When ctx ends, the delivery under way fails, and any
 // later one fails at once.
 //
-// Run returns what it leaves in the Store. To learn whether the log has that, it
-// waits until the log is written or the deadline of Stdout has passed.
+// At its end, Run closes the Store, and returns what is lost. To learn whether the log
+// has that, it waits until the log is written or the deadline of Stdout has passed.
 func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) Rest {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
-	if f.Endpoint != nil && f.Store.Keeps() && f.Store.Pending() > 0 {
-		f.Flush(ctx)
+	if recovered, keys := f.Store.Waiting(); keys > 0 {
+		fmt.Fprintf(f.Stderr, "pixel-ping: %s of %s recovered from the journal\n",
+			logwriter.Plural(recovered, "hit"), logwriter.Plural(keys, "key"))
+		if f.Endpoint != nil {
+			f.Flush(ctx)
+		}
 	}
 	full, pause := f.Store.Full(), (<-chan time.Time)(nil)
 	for {
@@ -86,8 +92,7 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 	}
 }
 
-// Rest is what could not be delivered. It is empty without an endpoint and with
-// Discard, when nothing was promised.
+// Rest is what could not be delivered.
 type Rest struct {
 	Hits, Keys int64
 	InDoubt    int64 // hits that the application may have saved
@@ -97,7 +102,7 @@ type Rest struct {
 
 // String says in one line what could not be delivered.
 func (r Rest) String() string {
-	were, doubt, log := "were", "", "the log has them"
+	were, doubt, log := "were", "", "the log does not have them"
 	if r.Hits == 1 {
 		were = "was"
 	}
@@ -106,49 +111,56 @@ func (r Rest) String() string {
 	}
 	if r.Kept {
 		log = "the journal has them"
-	} else if !r.Logged {
-		log = "the log does not have them"
+	} else if r.Logged {
+		log = "the log has them"
 	}
 	return fmt.Sprintf("%s of %s %s not delivered%s; %s",
 		logwriter.Plural(r.Hits, "hit"), logwriter.Plural(r.Keys, "key"), were, doubt, log)
 }
 
-// flushLast delivers what is held at a stop. Unless the last lines of the log are
-// just what was not delivered, it logs that once more.
-func (f *Flusher) flushLast(ctx context.Context) (rest Rest) {
+// flushLast delivers what is held at a stop, closes the Store, and says what the
+// journal keeps. It returns what is lost, which is nothing if nothing was promised:
+// without an endpoint and without a journal. Unless the last lines of the log are just
+// what is lost, it logs that once more.
+func (f *Flusher) flushLast(ctx context.Context) Rest {
 	f.flush(ctx, true)
 	if f.logged != nil {
 		<-f.logged.Done()
 	}
-	if f.Endpoint == nil {
+	var doubt int64
+	if f.batch != nil {
+		doubt = sum(f.batch.Doubtful())
+	}
+	promised := f.Endpoint != nil || f.Store.Keeps()
+	kept, lost := f.Store.Close()
+	f.reportStore()
+	if f.Endpoint != nil && len(kept) > 0 {
+		rest := Rest{Hits: kept.Hits(), Keys: int64(len(kept)), InDoubt: doubt, Kept: true}
+		fmt.Fprintf(f.Stderr, "pixel-ping: %s\n", rest)
+		doubt = 0
+	}
+	if !promised || len(lost) == 0 {
 		return Rest{}
 	}
-	if f.batch != nil {
-		rest.InDoubt = sum(f.batch.Doubtful())
-	}
-	if f.Store.Keeps() && f.Store.Pending() > 0 {
-		rest.Keys, rest.Hits, rest.Kept = int64(len(f.counts)+len(f.Store.List())), f.Store.Pending(), true
-		return rest
-	}
-	if f.batch != nil {
-		f.Store.Merge(f.counts)
-		f.batch, f.counts = nil, nil
-	}
-	left := f.Store.Take()
-	defer f.Store.Merge(left)
-	if len(left) == 0 {
-		return Rest{}
-	}
-	rest.Keys, rest.Hits = int64(len(left)), left.Hits()
-	if f.loggedKeys != len(left) || f.loggedHits != rest.Hits {
+	rest := Rest{Hits: lost.Hits(), Keys: int64(len(lost)), InDoubt: doubt}
+	if f.loggedKeys != len(lost) || f.loggedHits != rest.Hits {
 		fmt.Fprintln(f.Stdout, "Not delivered:")
-		f.logCounts(left.List())
+		f.logCounts(lost.List())
 		if f.logged != nil {
 			<-f.logged.Done()
 		}
 	}
 	rest.Logged = f.loggedHits == rest.Hits && f.logged.Taken()
 	return rest
+}
+
+// Unfinished says in one line what is lost if the process ends before Run does.
+func (f *Flusher) Unfinished() string {
+	hits := logwriter.Plural(f.Store.Pending(), "hit")
+	if f.Store.Keeps() {
+		return fmt.Sprintf("up to %s were not delivered; the journal has those that it had room for", hits)
+	}
+	return fmt.Sprintf("up to %s were not delivered, and there was no time to log them all", hits)
 }
 
 // Flush logs all counts and delivers them (the original's flush), even if there
@@ -168,18 +180,24 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		return
 	}
 	goOn := !last || f.Store.Pending() > 0
-	if f.batch != nil {
+	if !goOn {
+		f.reportStore()
+		return
+	}
+	if f.batch != nil { // in doubt since the last flush
 		goOn = ctx.Err() == nil && f.deliver(ctx, last) && f.Store.Pending() > 0
 	}
 	for goOn && f.batch == nil {
-		recovered := f.take()
-		goOn = f.deliver(ctx, last) && recovered && f.Store.Pending() > 0
+		again := f.take()
+		goOn = f.deliver(ctx, last) && again && f.Store.Pending() > 0
 	}
+	f.tally.end(f.batch)
 	f.reportStore()
 }
 
-// take takes a batch from the Store. It reports whether an earlier process has sent
-// the batch; then there may be another one.
+// take takes a batch from the Store. It reports whether the batch is not all that the
+// Store held, because an earlier process has sent it, or because the journal has no
+// room for the sum of all.
 func (f *Flusher) take() (again bool) {
 	f.counts = f.Store.Take()
 	list, sent := f.counts.List(), f.Store.Sent()
@@ -195,7 +213,8 @@ func (f *Flusher) take() (again bool) {
 		f.batch.InDoubt = f.batch.First < f.batch.End
 	}
 	f.batch.ID, f.batch.Keeper, f.batch.Room = f.Store.ID(), f.Store, f.Store.Limit()/asideShare
-	return sent != nil
+	_, waiting := f.Store.Waiting()
+	return sent != nil || waiting > 0
 }
 
 // reportStore says what the Store could not count or keep since the last flush.
@@ -223,10 +242,12 @@ const asideShare = 8
 func (f *Flusher) deliver(ctx context.Context, last bool) (accepted bool) {
 	b := f.batch
 	b.Last = last
-	f.logCounts(b.Left())
+	list := b.Left()
+	f.logCounts(list)
 	err := f.Endpoint.Send(ctx, b)
 	f.Store.Aside = b.Aside
 	left := b.Left()
+	f.tally.note(err == nil && len(b.Dropped) == 0, sum(list)-sum(left)-sum(b.Dropped))
 	if accepted = len(left) < len(f.counts); accepted {
 		some := make(hits.Counts, len(left))
 		for _, count := range left {

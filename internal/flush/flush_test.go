@@ -96,7 +96,8 @@ func newFlusher(app *application, keys ...string) (f *Flusher, store *hits.Store
 func expectHeld(t *testing.T, store *hits.Store, want map[string]int64) {
 	t.Helper()
 	got := make(map[string]int64)
-	for key, n := range store.Take() {
+	_, held := store.Close()
+	for key, n := range held {
 		got[key] = *n
 	}
 	if !maps.Equal(got, want) {

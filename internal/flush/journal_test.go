@@ -14,7 +14,6 @@ import (
 
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/hits"
-	"pixel-ping/internal/journal"
 	"pixel-ping/internal/logwriter"
 )
 
@@ -71,8 +70,8 @@ func TestExactlyOnceAcrossCrashes(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		app := &idempotent{t: t, random: random, saved: map[string][]hits.Count{}}
 		recorded := map[string]int64{}
-		life := func() (j *journal.Journal, died bool) {
-			j, batches, err := journal.Open(dir, func(line string) { t.Errorf("told: %s", line) })
+		life := func() (store *hits.Store, died bool) {
+			store, err := hits.Open(1<<30, dir, func(line string) { t.Errorf("told: %s", line) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,8 +83,6 @@ func TestExactlyOnceAcrossCrashes(t *testing.T) {
 					died = true
 				}
 			}()
-			store := hits.NewStore(1 << 30)
-			store.UseJournal(j, batches)
 			f := &Flusher{Store: store, Endpoint: app, Stdout: logwriter.New(io.Discard), Stderr: logwriter.New(io.Discard)}
 			for range 1 + random.IntN(8) {
 				for range random.IntN(6) {
@@ -98,15 +95,15 @@ func TestExactlyOnceAcrossCrashes(t *testing.T) {
 			if app.calm && store.Pending() != 0 {
 				t.Errorf("seed %d: %d hits are left", seed, store.Pending())
 			}
-			return j, false
+			return store, false
 		}
 		for range 12 {
-			j, _ := life()
-			j.Close()
+			store, _ := life()
+			store.Close()
 		}
 		app.calm = true
-		j, _ := life()
-		j.Close()
+		store, _ := life()
+		store.Close()
 		got := map[string]int64{}
 		for _, list := range app.saved {
 			for _, count := range list {
@@ -117,4 +114,46 @@ func TestExactlyOnceAcrossCrashes(t *testing.T) {
 			t.Errorf("seed %d: saved %v, recorded %v", seed, got, recorded)
 		}
 	}
+}
+
+// A stop closes the journal and says once what it keeps: a key that is in doubt and
+// was hit again is one key. The next process begins with that.
+func TestStopWithAJournal(t *testing.T) {
+	dir := t.TempDir()
+	life := func(app *application) (f *Flusher, stderr *output) {
+		f, _, _, stderr = newFlusher(app)
+		store, err := hits.Open(1<<30, dir, func(line string) { t.Errorf("told: %s", line) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Store = store
+		return f, stderr
+	}
+	stopped := make(chan struct{})
+	close(stopped)
+	stop := func(f *Flusher) {
+		if got := f.Run(t.Context(), stopped, nil); got != (Rest{}) {
+			t.Errorf("%+v are lost, want none", got)
+		}
+	}
+
+	f, stderr := life(&application{err: errors.New("no answer"), doubt: true})
+	f.Store.Record("a")
+	f.Flush(t.Context())
+	f.Store.Record("a")
+	f.Store.Record("b")
+	stop(f)
+	expectOutput(t, stderr, "--- no answer\n--- no answer\n"+
+		"pixel-ping: 3 hits of 2 keys were not delivered (1 hit may have been saved); the journal has them\n")
+
+	app := &application{}
+	f, stderr = life(app)
+	stop(f)
+	expectOutput(t, stderr, "pixel-ping: 3 hits of 2 keys recovered from the journal\n")
+	app.expect(t, "a=2 b=1")
+
+	f, stderr = life(nil)
+	f.Store.Record("c")
+	stop(f)
+	expectOutput(t, stderr, "")
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"pixel-ping/internal/journal"
+	"pixel-ping/internal/stats"
 )
 
 // Counts maps each key to its number of hits, at least 1. The number is behind a
@@ -57,6 +58,17 @@ func (c Counts) Hits() int64 {
 	return sum
 }
 
+// add adds the counts of other to those of c. It keeps no pointer of other, which may
+// lead into a file that is unmapped later.
+func (c Counts) add(other Counts) {
+	for key, n := range other {
+		if c[key] == nil {
+			c[key] = new(int64)
+		}
+		*c[key] += *n
+	}
+}
+
 // Store holds the counts that are not delivered yet (the original's store). Many
 // goroutines may call its methods at once. There is one batch at a time: after
 // Take, Merge must be called before the next Take. At any moment a count is in
@@ -80,10 +92,13 @@ type Store struct {
 	asked   bool  // full was sent a value, and no flush has made room since
 	refused int64 // hits that were refused since the last call of Refused
 
-	// Only with a journal, see UseJournal:
+	recorded    int64 // hits that were counted since the start
+	everRefused int64 // hits that were refused before the last call of Refused
+
+	// Only with a journal, see Open:
 	journal *journal.Journal
 	loose   Counts // new keys for which the journal had no room
-	waiting []part // counts that wait for their delivery; held and pending include them
+	waiting []part // in the order in which they are taken; held and pending include their counts
 	failure error  // what went wrong since the last call of JournalError
 
 	// Aside has the keys that were refused alone, which Take marks in the files that
@@ -121,7 +136,7 @@ func (s *Store) Record(key string) {
 		if s.batch.counts[key] != nil {
 			limit += limit / 4
 		} else if s.isWaiting(key) {
-			limit += limit
+			limit += limit // The key is held already, and its counts are added up at the next Take.
 		}
 		if held := s.held + Cost(key); held > limit || held+s.out > limit+s.limit {
 			s.refuse()
@@ -130,6 +145,7 @@ func (s *Store) Record(key string) {
 		s.held += Cost(key)
 		if s.journal != nil {
 			s.pending++
+			s.recorded++
 			s.addKept(key)
 			return
 		}
@@ -138,6 +154,7 @@ func (s *Store) Record(key string) {
 	}
 	*n++
 	s.pending++
+	s.recorded++
 }
 
 // refuse counts a refused hit, and asks for a flush through Full. It does not ask
@@ -164,7 +181,24 @@ func (s *Store) Refused() int64 {
 	defer s.mu.Unlock()
 	refused := s.refused
 	s.refused = 0
+	s.everRefused += refused
 	return refused
+}
+
+// Stats returns what the Store counts.
+func (s *Store) Stats() stats.Hits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys := len(s.counts) + len(s.batch.counts) + len(s.loose)
+	for _, p := range s.waiting {
+		keys += len(p.counts)
+	}
+	return stats.Hits{
+		Recorded: s.recorded,
+		Refused:  s.everRefused + s.refused,
+		Pending:  s.pending,
+		Keys:     int64(keys),
+	}
 }
 
 // Pending returns the number of hits in the Store and in the batch that was taken.
@@ -204,8 +238,8 @@ func (s *Store) List() []Count {
 // reset). The caller may only read them, until it calls Merge. Take runs in
 // constant time, so that no hit waits for a flush.
 //
-// With a journal, Take may write a file before it returns, and may leave counts in
-// the Store: see File.
+// With a journal, Take may write a file before it returns. Hits are recorded meanwhile.
+// Take may leave counts in the Store for its next call: see Waiting.
 func (s *Store) Take() Counts {
 	if s.journal != nil {
 		return s.takeKept()

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"unsafe"
+
+	"pixel-ping/internal/stats"
 )
 
 // plenty is a limit that no test comes near.
@@ -175,6 +177,9 @@ func TestLimit(t *testing.T) {
 	// There is room again. When it is used up, a flush is asked for again.
 	for _, key := range []string{"a", "b", "c"} {
 		s.Record(key)
+	}
+	if got, want := s.Stats(), (stats.Hits{Recorded: 9, Refused: 6, Pending: 2, Keys: 2}); got != want {
+		t.Errorf("the store has counted %+v, want %+v", got, want)
 	}
 	if !full(s) {
 		t.Error("a flush is not asked for")

@@ -10,21 +10,32 @@ import (
 )
 
 // A part is counts that wait in the Store for their delivery. Without a journal,
-// counts that come back are added to those of new hits. With one they stay apart
-// until Take writes the sum to a new file: if they were added to the file that new
-// hits go to, a crash could count them twice.
+// counts that come back after a failure are added to those of new hits. With one they
+// stay apart until Take writes the sum of all to a new file: if they were added to the
+// file that new hits go to, a crash could count them twice.
 type part struct {
 	counts Counts
-	file   *journal.Batch // nil: the counts are in memory only
+	file   *journal.Batch // has the counts; nil if they are in memory only
 	sent   bool           // an earlier process has sent it, so it must be sent again as it is
-	rest   bool           // the file has more than counts: some of it is delivered
+	rest   bool           // some of the file is delivered; counts are the rest
 }
 
-// UseJournal has the Store keep its counts in j, and adds the batches that j was opened
-// with, which the Store then owns. It is called before all other methods. With a
-// journal, only Record, Full, Refused, Pending and JournalError may be called by many
-// goroutines at once.
-func (s *Store) UseJournal(j *journal.Journal, batches []*journal.Batch) {
+// Open returns a Store as NewStore does. Unless dir is empty, the Store keeps its
+// counts in the journal in that directory, and begins with those that an earlier
+// process left there. Open calls tell with a line about each of the journal's files
+// that cannot be used. Its errors are those of journal.Open.
+//
+// With a journal, only Record, Full, Refused, Pending, Stats and JournalError may be called
+// by many goroutines at once.
+func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
+	s := NewStore(limit)
+	if dir == "" {
+		return s, nil
+	}
+	j, batches, err := journal.Open(dir, tell)
+	if err != nil {
+		return nil, err
+	}
 	s.journal, s.loose, s.Aside = j, make(Counts), make(map[string]bool)
 	for _, b := range batches {
 		p := part{counts: make(Counts, len(b.Records)), file: b, sent: b.Progress.Sent}
@@ -38,10 +49,11 @@ func (s *Store) UseJournal(j *journal.Journal, batches []*journal.Batch) {
 		s.held += p.counts.cost()
 		s.waiting = append(s.waiting, p)
 	}
+	return s, nil
 }
 
-// ID returns the id of the batch that was taken: the same after a crash, and never
-// the same for other counts.
+// ID returns the id of the batch that was taken. After a crash, the same counts have
+// the same id. Other counts never have it: what is left of a batch gets a new id.
 func (s *Store) ID() string {
 	if s.batch.file == nil || s.batch.rest {
 		return rand.Text()
@@ -51,6 +63,17 @@ func (s *Store) ID() string {
 
 // Keeps reports whether the Store has a journal.
 func (s *Store) Keeps() bool { return s.journal != nil }
+
+// Waiting returns how many hits of how many keys wait for the next call of Take or a
+// later one. Before the first call of Take, they are what an earlier process left.
+// After a call, they are what could not become part of the batch that was taken.
+func (s *Store) Waiting() (hits int64, keys int) {
+	sum := make(Counts)
+	for _, p := range s.waiting {
+		sum.add(p.counts)
+	}
+	return sum.Hits(), len(sum)
+}
 
 // Sent returns the file of the batch that was taken if an earlier process has sent
 // it, and else nil. The batch must be sent again as it is, from the progress and the
@@ -79,6 +102,7 @@ func (s *Store) fail(err error, consequence string) {
 	}
 }
 
+// failUnlocked is fail without the lock held.
 func (s *Store) failUnlocked(err error, consequence string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,9 +128,9 @@ func (s *Store) isWaiting(key string) bool {
 	return slices.ContainsFunc(s.waiting, func(p part) bool { return p.counts[key] != nil })
 }
 
-// takeKept is Take with a journal. The batch is one that an earlier process has
-// sent; or else all that waits, with all new counts; or, if there is no room on the
-// disk for their sum, what waits for the longest time.
+// takeKept is Take with a journal. If parts wait that an earlier process has sent, it
+// takes one of them. Otherwise it takes the sum of all that waits and of all new counts,
+// or, if the disk has no room for the sum, the part that waits for the longest time.
 func (s *Store) takeKept() Counts {
 	isSent := func(p part) bool { return p.sent }
 	if !slices.ContainsFunc(s.waiting, isSent) {
@@ -130,8 +154,8 @@ func (s *Store) takeKept() Counts {
 	return p.counts
 }
 
-// freeze ends the file that new hits go to. In constant time, what it holds and
-// what is in memory only become parts.
+// freeze ends the file that new hits go to. Its counts become a part, and those that
+// are in memory only become another one. It takes constant time.
 func (s *Store) freeze() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,8 +169,9 @@ func (s *Store) freeze() {
 	}
 }
 
-// mergeWaiting makes one part of all, as far as the disk has room for it. Hits are
-// recorded meanwhile, which look up keys in the parts, but do not read counts.
+// mergeWaiting makes one part of all parts, unless the disk has no room for it. A single
+// part whose file has just its counts stays as it is. Hits may be recorded meanwhile:
+// Record looks up keys in the parts, but does not read counts.
 func (s *Store) mergeWaiting() {
 	if len(s.waiting) == 0 || len(s.waiting) == 1 && s.waiting[0].file != nil && !s.waiting[0].rest {
 		return
@@ -156,14 +181,7 @@ func (s *Store) mergeWaiting() {
 	var files []*journal.Batch
 	for _, p := range s.waiting {
 		bytes += p.counts.cost()
-		for key, n := range p.counts {
-			if held := sum.counts[key]; held != nil {
-				*held += *n
-			} else {
-				hits := *n // p.counts may point into the file, which is unmapped below.
-				sum.counts[key] = &hits
-			}
-		}
+		sum.counts.add(p.counts)
 		if p.file != nil {
 			files = append(files, p.file)
 		}
@@ -180,7 +198,8 @@ func (s *Store) mergeWaiting() {
 	s.waiting, s.held = []part{sum}, s.held-bytes
 }
 
-// mergeKept is Merge with a journal.
+// mergeKept is Merge with a journal. What is left of the batch becomes the part that
+// waits for the longest time. If nothing is left, the file is deleted.
 func (s *Store) mergeKept() {
 	p := s.batch
 	p.sent = false
@@ -190,7 +209,7 @@ func (s *Store) mergeKept() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fail(err, "a batch that is done with could not be deleted, and may be sent again after the next start")
+	s.fail(err, "a batch that is done with can not be deleted, and may be sent again after the next start")
 	if len(p.counts) > 0 {
 		s.waiting = slices.Insert(s.waiting, 0, p)
 		s.held += s.out
@@ -199,22 +218,37 @@ func (s *Store) mergeKept() {
 	s.batch, s.out, s.taken = part{}, 0, 0
 }
 
-// Close ends the use of the journal, and returns how many hits are lost because they
-// are in memory only. No other method may be called at the same time or later.
-func (s *Store) Close() (lost int64) {
+// Close ends the use of the Store. It returns the counts that the journal keeps for
+// the next process, and those that are left in memory only: without a journal, all of
+// them. It is called last, and not while hits are recorded.
+func (s *Store) Close() (kept, lost Counts) {
 	if s.journal == nil {
-		return s.pending
+		s.Merge(s.batch.counts)
+		return nil, s.Take()
 	}
 	s.freeze()
-	for _, p := range append(s.waiting, s.batch) {
-		if p.file == nil && len(p.counts) > 0 {
-			if _, err := s.journal.Write(p.counts.records(s.Aside)); err != nil {
-				lost += p.counts.Hits()
-			}
+	kept, lost = make(Counts), make(Counts)
+	for _, p := range s.waiting {
+		if p.file == nil {
+			file, err := s.journal.Write(p.counts.records(s.Aside))
+			s.failUnlocked(err, "it can not keep what is in memory only")
+			p.file = file
+		}
+		if p.file == nil {
+			lost.add(p.counts)
+		} else {
+			kept.add(p.counts)
 		}
 	}
+	// A batch in doubt that has no file is not written to one: it would come back
+	// under another id.
+	if s.batch.file == nil {
+		lost.add(s.batch.counts)
+	} else {
+		kept.add(s.batch.counts)
+	}
 	s.journal.Close()
-	return lost
+	return kept, lost
 }
 
 // SetProgress stores the progress of the batch that was taken, so that the next
@@ -222,16 +256,10 @@ func (s *Store) Close() (lost int64) {
 // of counts, and when all of them are done with. The first call also writes the
 // batch to the disk, so that it outlives a power cut.
 func (s *Store) SetProgress(first, end int) {
-	file := s.batch.file
-	if file == nil {
-		return
+	if s.batch.file != nil {
+		err := s.batch.file.SetProgress(journal.Progress{Sent: true, First: first, End: end})
+		s.failUnlocked(err, "counts may be lost or counted twice if the process is killed")
 	}
-	synced := file.Progress.Sent
-	err := file.SetProgress(journal.Progress{Sent: true, First: first, End: end})
-	if err == nil && !synced {
-		err = file.Sync()
-	}
-	s.failUnlocked(err, "counts may be lost or counted twice if the process is killed")
 }
 
 // SetAside stores which keys of the batch are set aside. It is called before the
@@ -242,8 +270,9 @@ func (s *Store) SetAside(aside func(key string) bool) {
 	}
 }
 
-// Replace makes a new batch of what is left of the one that was taken, and returns
-// its id. The keys in aside are set aside in it.
+// Replace writes left, which is what is left of the batch that was taken, to a new file
+// in place of the batch's, and returns the id of the new file. The keys in aside are set
+// aside in it.
 func (s *Store) Replace(left []Count, aside map[string]bool) (id string) {
 	if s.batch.file == nil {
 		return rand.Text()

@@ -12,18 +12,17 @@ import (
 	"testing"
 
 	"pixel-ping/internal/journal"
+	"pixel-ping/internal/stats"
 )
 
 // kept returns a Store with a journal in dir.
 func kept(t testing.TB, dir string, limit int64) (*Store, *journal.Journal) {
 	t.Helper()
-	j, batches, err := journal.Open(dir, func(line string) { t.Errorf("told: %s", line) })
+	s, err := Open(limit, dir, func(line string) { t.Errorf("told: %s", line) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewStore(limit)
-	s.UseJournal(j, batches)
-	return s, j
+	return s, s.journal
 }
 
 // reopened returns a Store as after a crash: nothing of the earlier one is used
@@ -336,6 +335,12 @@ func TestConcurrencyWithAJournal(t *testing.T) {
 	}
 	done := make(chan struct{})
 	go func() { recording.Wait(); close(done) }()
+	watched := make(chan bool)
+	go func() { // as a scrape does
+		defer close(watched)
+		for s.Stats().Recorded < goroutines*each {
+		}
+	}()
 	var sum int64
 	for i, running := 0, true; running || s.Pending() > 0; i++ {
 		select {
@@ -355,7 +360,29 @@ func TestConcurrencyWithAJournal(t *testing.T) {
 	if sum != goroutines*each {
 		t.Errorf("%d hits, want %d", sum, goroutines*each)
 	}
+	<-watched
 	j.Close()
+}
+
+// What an earlier process has counted is pending, and is not counted again.
+func TestStatsWithAJournal(t *testing.T) {
+	dir := t.TempDir()
+	s, j := kept(t, dir, plenty)
+	record(s, "a", "b", "a")
+	s, j = reopened(t, j, dir)
+	defer j.Close()
+	record(s, "c")
+	if got, want := s.Stats(), (stats.Hits{Recorded: 1, Pending: 4, Keys: 3}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
+	}
+	s.Take()
+	if got, want := s.Stats(), (stats.Hits{Recorded: 1, Pending: 4, Keys: 3}); got != want {
+		t.Errorf("during a flush: counted %+v, want %+v", got, want)
+	}
+	s.Merge(nil)
+	if got, want := s.Stats(), (stats.Hits{Recorded: 1}); got != want {
+		t.Errorf("after it: counted %+v, want %+v", got, want)
+	}
 }
 
 func TestKnownKeysCostNoAllocationWithAJournal(t *testing.T) {
@@ -372,4 +399,50 @@ func BenchmarkRecordWithAJournal(b *testing.B) {
 	s, j := kept(b, b.TempDir(), plenty)
 	defer j.Close()
 	benchmarkRecord(b, s)
+}
+
+// Close keeps what it can. A batch in doubt that is in memory only is lost: from a file,
+// it would come back under another id.
+func TestClose(t *testing.T) {
+	for _, doubt := range []bool{false, true} {
+		dir := t.TempDir()
+		var limit syscall.Rlimit
+		if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		setLimit := func(limit syscall.Rlimit) {
+			if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, _ := kept(t, dir, plenty)
+		full := limit
+		full.Cur = 16 << 10 // less than a file with one of the keys; the log of go test needs some
+		setLimit(full)
+		defer setLimit(limit)
+		for i := 0; len(s.loose) == 0; i++ {
+			s.Record(fmt.Sprint(i, strings.Repeat("x", 16<<10)))
+		}
+		s.Take()
+		s.Merge(nil)
+		if doubt {
+			if taken := s.Take(); len(taken) != 1 || s.batch.file != nil {
+				t.Fatalf("%d keys are taken, want the one that is in memory only", len(taken))
+			}
+		}
+		setLimit(limit)
+		keep, lost := s.Close()
+		want := 1
+		if doubt {
+			want = 0
+		}
+		if len(keep) != want || len(lost) != 1-want {
+			t.Errorf("in doubt %v: %d keys are kept and %d lost", doubt, len(keep), len(lost))
+		}
+		s, _ = kept(t, dir, plenty)
+		if got := s.Pending(); got != int64(want) {
+			t.Errorf("in doubt %v: %d hits are recovered, want %d", doubt, got, want)
+		}
+		s.Close()
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"iter"
 	"os"
 	"sync/atomic"
-	"time"
 	"unsafe"
 )
 
@@ -19,10 +18,11 @@ type Record struct {
 	Aside bool // see SetAside
 }
 
-// Progress says how far a batch was delivered. First and End count its keys in
-// the order in which the caller sends them.
+// Progress says how far a batch was delivered. First and End are positions in the
+// order in which the keys are sent, which is not that of Records: the smallest
+// keys come first, see endpoint.Batch. The journal only stores them.
 type Progress struct {
-	Sent  bool // it was sent at least once
+	Sent  bool // it was sent at least once, or was going to be
 	First int  // how many keys are done with: accepted, set aside or dropped
 	End   int  // the end of the part under way, which begins with First
 }
@@ -32,7 +32,7 @@ type Progress struct {
 type Batch struct {
 	ID       string   // 26 letters and digits, 130 random bits
 	Progress Progress // as it was read or stored last; SetProgress changes it
-	Records  []Record // in the order of their keys' bytes; only of a batch that Open returned
+	Records  []Record // sorted by the bytes of the keys; only of a batch that Open returned
 
 	journal *Journal
 	seed    uint64 // the checksum of the id
@@ -44,18 +44,21 @@ type Batch struct {
 	chunks [][]byte      // the file, mapped
 	spare  chan []byte   // the next chunk, made ahead
 	frozen chan struct{} // closed when no more keys are added
-	grown  chan struct{} // closed when grow has returned
+	grown  chan struct{} // closed when no more chunks are made
 
-	// Only of a batch that was read, or has replaced others:
-	replaced []string // the ids in its header
-	old      []*Batch // files that it replaces and that are not deleted yet
-	damaged  bool
+	replaced []string // the ids of files that this one replaces and that may still be there
+	damaged  bool     // as it was read
 }
 
-// SetProgress stores the progress so that it outlives the process. To outlive a
-// power cut as well, it needs Sync.
+// SetProgress stores the progress so that it outlives the process. The first call
+// that says that the batch was sent also writes the batch to the disk, so that it
+// outlives a power cut, and takes as long as the disk does. It is called before the
+// batch is sent.
 func (b *Batch) SetProgress(p Progress) error {
 	err := b.write(binary.NativeEndian.AppendUint64(nil, p.word()), progressOffset)
+	if err == nil && p.Sent && !b.Progress.Sent {
+		err = errors.Join(b.sync(b.file), b.sync(b.journal.dir))
+	}
 	if err == nil {
 		b.Progress = p
 	}
@@ -75,17 +78,6 @@ func (b *Batch) SetAside(aside func(key string) bool) error {
 	return b.journal.describe(errors.Join(failed, err))
 }
 
-// Sync writes the batch to the disk, so that it outlives a power cut. It is
-// called before the batch is sent for the first time, and takes as long as the
-// disk does.
-func (b *Batch) Sync() error {
-	err := b.sync(b.file)
-	if err == nil {
-		err = b.sync(b.journal.dir)
-	}
-	return b.journal.describe(err)
-}
-
 // Remove deletes the batch after its counts were accepted or dropped. With an
 // error or without, the batch and the counts that Add returned for it must not
 // be used any more; with an error, the next Open returns the batch again.
@@ -94,32 +86,24 @@ func (b *Batch) Remove() error {
 	return b.journal.describe(b.remove())
 }
 
-// remove deletes the files that b replaces first: without b, the next Open
-// would read them again.
+// remove deletes the files that b replaces first: without b, the next Open would
+// read them again.
 func (b *Batch) remove() error {
-	old := b.old
-	b.old = nil
-	for i, o := range old {
-		if err := o.remove(); err != nil {
-			b.old = old[i:]
+	for _, id := range b.replaced {
+		if err := b.journal.remove(id + ".hits"); err != nil {
 			return err
 		}
 	}
-	if len(old) > 0 {
+	if len(b.replaced) > 0 {
 		if err := b.sync(b.journal.dir); err != nil {
 			return err
 		}
+		b.replaced = nil
 	}
-	var err error
 	if b.damaged {
-		err = b.journal.rename(b.ID+".hits", b.ID+".damaged")
-	} else {
-		err = b.journal.remove(b.ID + ".hits")
+		return b.journal.rename(b.ID+".hits", b.ID+".damaged")
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return b.journal.remove(b.ID + ".hits")
 }
 
 // release unmaps and closes the file.
@@ -155,14 +139,15 @@ func (j *Journal) Write(records iter.Seq[Record], old ...*Batch) (*Batch, error)
 		if err == nil {
 			err = o.remove()
 		}
-		if err != nil {
-			b.old = append(b.old, o)
-		}
 		o.release()
+	}
+	if err == nil {
+		b.replaced = nil
 	}
 	return b, nil
 }
 
+// writeAll fills a new file with records, and with a header that names the old ones.
 func (b *Batch) writeAll(records iter.Seq[Record], old []*Batch) error {
 	chunk, base := make([]byte, chunkSize), int64(0)
 	b.used = headerSize
@@ -184,7 +169,10 @@ func (b *Batch) writeAll(records iter.Seq[Record], old []*Batch) error {
 		return err
 	}
 	for _, o := range old {
-		b.replaced = append(b.replaced, o.ID)
+		b.replaced = append(append(b.replaced, o.replaced...), o.ID)
+	}
+	if len(b.replaced) > maxReplaced {
+		return errors.New("too many files")
 	}
 	return b.write(encodeHeader(b.records, b.replaced, b.seed), 0)
 }
@@ -201,7 +189,14 @@ func (j *Journal) create() (*Batch, error) {
 	})
 	if err == nil {
 		b.spare, b.frozen, b.grown = make(chan []byte), make(chan struct{}), make(chan struct{})
-		go b.grow()
+		end := int64(chunkSize)
+		grow := func() (chunk []byte, err error) {
+			if chunk, err = b.mapChunk(end); err == nil {
+				end += chunkSize
+			}
+			return chunk, err
+		}
+		go makeAhead(j, b.spare, grow, unmap, b.frozen, b.grown)
 	}
 	return b, err
 }
@@ -231,30 +226,6 @@ func (j *Journal) newFile(fill func(b *Batch) error) (*Batch, error) {
 
 func (j *Journal) newBatch(id string) *Batch {
 	return &Batch{ID: id, journal: j, seed: checksum(0, []byte(id))}
-}
-
-// grow makes chunks ahead, after the first one, until the file is frozen.
-func (b *Batch) grow() {
-	defer close(b.grown)
-	for n := int64(1); ; {
-		chunk, err := b.mapChunk(n * chunkSize)
-		if err != nil {
-			b.journal.cause.Store(&err)
-			select {
-			case <-time.After(retryAfter):
-				continue
-			case <-b.frozen:
-				return
-			}
-		}
-		select {
-		case b.spare <- chunk:
-			n++
-		case <-b.frozen:
-			unmap(chunk)
-			return
-		}
-	}
 }
 
 // mapChunk appends a chunk to the file and maps it. Chunks are mapped one by
@@ -315,8 +286,13 @@ func (j *Journal) rename(from, to string) error {
 	return j.change("rename "+from, func() error { return j.root.Rename(from, to) })
 }
 
+// remove deletes a file, if it is there.
 func (j *Journal) remove(name string) error {
-	return j.change("remove "+name, func() error { return j.root.Remove(name) })
+	err := j.change("remove "+name, func() error { return j.root.Remove(name) })
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // change makes a change of the disk, unless a test prevents it.

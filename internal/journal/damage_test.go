@@ -312,7 +312,6 @@ func TestErrors(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"SetProgress": func() error { return b.SetProgress(Progress{Sent: true}) },
 		"SetAside":    func() error { return b.SetAside(func(string) bool { return true }) },
-		"Sync":        b.Sync,
 		"Write":       func() error { _, err := j.Write(func(func(Record) bool) {}, b); return err },
 	} {
 		if err := call(); err == nil || err.Error() != want {
@@ -379,7 +378,8 @@ func TestFullDiskAtTheStart(t *testing.T) {
 	}
 }
 
-// A power cut finds the new file on the disk before the old ones are gone.
+// A power cut finds the new file on the disk before the old ones are gone, and with
+// its progress before the first part of it is sent.
 func TestOrderOfChanges(t *testing.T) {
 	var mu sync.Mutex
 	var steps []string
@@ -400,8 +400,10 @@ func TestOrderOfChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Sync(); err != nil {
-		t.Fatal(err)
+	for end := range 2 {
+		if err := b.SetProgress(Progress{Sent: true, End: end}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	mu.Lock()
 	defer mu.Unlock()
@@ -409,7 +411,7 @@ func TestOrderOfChanges(t *testing.T) {
 		return !strings.Contains(step, b.ID) && !strings.Contains(step, old.ID+".hits") && step != "sync "+j.dir.Name()
 	})
 	want := []string{"create 1.tmp", "write 1", "write 1", "sync 1.tmp", "rename 1.tmp", "sync dir", "remove 2.hits",
-		"sync 1.tmp", "sync dir"}
+		"write 1", "sync 1.tmp", "sync dir", "write 1"}
 	replacer := strings.NewReplacer(filepath.Join(dir, b.ID), "1", b.ID, "1", old.ID, "2", j.dir.Name(), "dir")
 	for i, step := range steps {
 		steps[i] = replacer.Replace(step)
@@ -452,6 +454,30 @@ func TestReplacedFileThatCanNotBeDeleted(t *testing.T) {
 	j, batches := opened(t, dir)
 	defer closed(t, j)
 	check(t, batches, 1, map[string]int64{"a": 1})
+}
+
+// A damaged file is kept aside even if the process ends before it is renamed.
+func TestDamagedFileThatIsRenamedLater(t *testing.T) {
+	dir, id := written(t, 3, true)
+	if err := os.Truncate(filepath.Join(dir, id+".hits"), headerSize+40); err != nil {
+		t.Fatal(err)
+	}
+	j, _, err := open(dir, func(string) {}, func(step string) error {
+		if step == "rename "+id+".hits" {
+			return syscall.EACCES
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed(t, j)
+	j, batches := opened(t, dir)
+	defer closed(t, j)
+	check(t, batches, 1, map[string]int64{"key 00001": 1})
+	if _, err := os.Stat(filepath.Join(dir, id+".damaged")); err != nil {
+		t.Error(err)
+	}
 }
 
 // What can not be used is refused at the start.

@@ -79,11 +79,11 @@ type Journal struct {
 
 	ready  chan *Batch // the next live file, made ahead
 	closed chan struct{}
-	ended  chan struct{} // closed when prepare has returned
+	ended  chan struct{} // closed when no more files are made
 
 	following *Batch                // what Prepare has found
 	live      *Batch                // nil while there is none
-	late      bool                  // Add has waited in vain since it last found something ready
+	late      bool                  // Add has waited in vain, and does not wait again until it finds something ready
 	cause     atomic.Pointer[error] // why the last attempt to make something ahead failed
 }
 
@@ -108,23 +108,32 @@ func open(path string, tell func(string), before func(step string) error) (*Jour
 		entries, err = os.ReadDir(path)
 	}
 	if err == nil {
-		j.live, err = j.create()
+		var failed error
+		if j.live, failed = j.create(); isFull(failed) {
+			j.cause.Store(&failed)
+			tell(fmt.Sprintf("%v; new keys are counted in memory only", j.describe(failed)))
+		} else {
+			err = failed
+		}
 	}
-	if err != nil && !isFull(err) {
+	if err != nil {
 		j.unlock()
 		return nil, nil, j.describe(err)
 	}
-	if err != nil {
-		j.cause.Store(&err)
-		tell(fmt.Sprintf("%v; new keys are counted in memory only", j.describe(err)))
-	}
 	batches := j.readAll(entries, tell)
-	go j.prepare()
+	discard := func(b *Batch) {
+		b.freeze()
+		b.Remove()
+	}
+	go makeAhead(j, j.ready, j.create, discard, j.closed, j.ended)
 	return j, batches, nil
 }
 
 // lock creates the directory if it is missing, and locks it.
 func (j *Journal) lock() (err error) {
+	if errSystem != nil {
+		return errSystem
+	}
 	made := os.Mkdir(j.path, 0o700)
 	if j.root, err = os.OpenRoot(j.path); err != nil {
 		if made != nil && !errors.Is(made, fs.ErrExist) {
@@ -174,9 +183,8 @@ func (j *Journal) Add(key string, hits int64) (*int64, error) {
 
 var errLongKey = fmt.Errorf("a key is longer than %d bytes", maxKey)
 
-// next returns what was made ahead, or nil if nothing comes. It waits in vain
-// only once, and then not again until something has come: all hits wait
-// meanwhile.
+// next returns what was made ahead, or nil if nothing comes within maxWait. As all
+// hits wait meanwhile, next does not wait again after that until something comes.
 func next[T *Batch | []byte](j *Journal, made <-chan T) (v T) {
 	if j.late {
 		select {
@@ -194,7 +202,7 @@ func next[T *Batch | []byte](j *Journal, made <-chan T) (v T) {
 	return v
 }
 
-// reason says why nothing lies ready.
+// reason says why nothing that is made ahead lies ready.
 func (j *Journal) reason() error {
 	if err := j.cause.Load(); err != nil {
 		return j.describe(*err)
@@ -248,25 +256,28 @@ func (j *Journal) Close() error {
 	return nil
 }
 
-// prepare makes the next live file ahead of each Take.
-func (j *Journal) prepare() {
-	defer close(j.ended)
+// makeAhead makes one thing after the other and sends each to made, which has no
+// buffer: so one lies ready at any time. When stop is closed, makeAhead discards what
+// lies ready and closes stopped.
+func makeAhead[T *Batch | []byte](
+	j *Journal, made chan<- T, makeOne func() (T, error), discard func(T), stop <-chan struct{}, stopped chan<- struct{},
+) {
+	defer close(stopped)
 	for {
-		b, err := j.create()
+		v, err := makeOne()
 		if err != nil {
 			j.cause.Store(&err)
 			select {
 			case <-time.After(retryAfter):
 				continue
-			case <-j.closed:
+			case <-stop:
 				return
 			}
 		}
 		select {
-		case j.ready <- b:
-		case <-j.closed:
-			b.freeze()
-			b.Remove()
+		case made <- v:
+		case <-stop:
+			discard(v)
 			return
 		}
 	}

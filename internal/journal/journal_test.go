@@ -137,9 +137,6 @@ func TestBatchThatWasSent(t *testing.T) {
 	if err := b.SetProgress(progress); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Sync(); err != nil {
-		t.Fatal(err)
-	}
 	closed(t, j)
 
 	j, batches := opened(t, dir)

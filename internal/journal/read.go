@@ -33,21 +33,24 @@ func (j *Journal) readAll(entries []fs.DirEntry, tell func(string)) []*Batch {
 		}
 	}
 
-	// A file that others replace is still there if the process died before it
+	// A file that another one replaces is still there if the process died before it
 	// was deleted.
 	replaced := make(map[string]bool)
 	for id, b := range files {
+		b.replaced = slices.DeleteFunc(b.replaced, func(other string) bool {
+			return files[other] == nil || other == id
+		})
 		for _, other := range b.replaced {
-			if old := files[other]; old != nil && other != id && !replaced[other] {
-				replaced[other] = true
-				b.old = append(b.old, old)
-			}
+			replaced[other] = true
 		}
 	}
 	var sent, unsent []*Batch
 	for id, b := range files {
 		switch {
 		case replaced[id]:
+			if b.damaged {
+				b.remove() // It is kept aside, before the file that replaces it is removed.
+			}
 			b.release()
 		case b.settled():
 			if err := b.Remove(); err != nil {

@@ -7,9 +7,9 @@ import (
 	"os"
 )
 
-var errNotSupported = errors.New("a journal is not supported on this system")
+var errSystem = errors.New("not supported on this system; remove the setting")
 
-func lock(*os.File) error                          { return errNotSupported }
-func mapFile(*os.File, int64, int) ([]byte, error) { return nil, errNotSupported }
+func lock(*os.File) error                          { return errSystem }
+func mapFile(*os.File, int64, int) ([]byte, error) { return nil, errSystem }
 func unmap([]byte)                                 {}
 func isFull(error) bool                            { return false }

@@ -8,6 +8,8 @@ import (
 	"syscall"
 )
 
+var errSystem error // why there can be no journal on this system
+
 // lock keeps other processes from using the directory, until this one closes it
 // or ends.
 func lock(dir *os.File) error {

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// chunkSize is how much is written at once, but for longer lines. Linux writes
-	// up to 4,096 bytes (PIPE_BUF) to a pipe all at once or, if the program ends
-	// first, not at all.
+	// chunkSize is how many bytes of a batch are written at once; a longer line is
+	// written alone. Linux writes up to 4,096 bytes (PIPE_BUF) to a pipe all at once or,
+	// if the program ends first, not at all.
 	chunkSize = 4096
 
-	// maxWaiting is how many bytes wait to be written, a batch aside: some hundred
-	// lines, for a reader that pauses.
+	// maxWaiting is how many bytes may wait to be written, without those of a batch:
+	// some hundred lines, for a reader that pauses.
 	maxWaiting = 64 << 10
 
 	// courtesy is how long Write waits for its lines to be written, so that lines
@@ -31,8 +31,8 @@ const (
 	// reader that works pauses, and short beside the 9 seconds of a stop.
 	patience = 2 * time.Second
 
-	// Grace is how long it is worth to wait for the line under way at the end of
-	// the program: even slow readers take a long line in that time.
+	// Grace is how long to wait for the line under way at the end of the program: even
+	// slow readers take a long line in that time.
 	Grace = 250 * time.Millisecond
 )
 
@@ -56,12 +56,12 @@ type Writer struct {
 	w    io.Writer
 	null bool        // w keeps nothing
 	turn *sync.Mutex // held during a write to w; shared by two Writers to one file
-	rest []byte      // what is missing of a line that w has taken a part of
+	rest []byte      // the rest of a line of which w has taken a part
 
 	mu       sync.Mutex
 	queue    []entry
 	waiting  int           // bytes of lines in queue and under way
-	dropped  int           // lines that Write has dropped, and not reported yet
+	dropped  int           // lines that Write has dropped and not reported yet
 	batch    *Batch        // in queue or under way
 	done     chan struct{} // closed when everything is written; nil while nothing is
 	deadline time.Time     // no line is begun after it; zero for none
@@ -117,8 +117,9 @@ func NewPair(stdout, stderr io.Writer) (out, err *Writer) {
 	return out, err
 }
 
-// Write has p written, which must be whole lines. It waits for that a moment, if
-// nothing else waits to be written. It returns ErrDropped if there is no room.
+// Write has p written, which must be whole lines. If nothing else waits to be
+// written, Write waits a moment for its lines. It returns ErrDropped if there is no
+// room.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	if w.waiting > 0 && w.waiting+len(p) > maxWaiting || w.expired() {
@@ -175,8 +176,8 @@ func (w *Writer) SetDeadline(t time.Time) {
 	})
 }
 
-// Wait waits until everything is written, but d at the most. It reports whether
-// everything is.
+// Wait waits until everything is written, but no longer than d. It reports whether
+// everything is written.
 func (w *Writer) Wait(d time.Duration) bool {
 	w.mu.Lock()
 	done := w.done
@@ -285,8 +286,8 @@ func (w *Writer) chunk(b *Batch, i int, buf []byte) ([]byte, int) {
 	return buf, i
 }
 
-// write writes whole lines, and reports whether w has taken them all. Where w has
-// taken a part of a line, the rest of that line is written before anything else.
+// write writes whole lines, and reports whether all of them are written. If only a
+// part of a line is written, the next call writes the rest of that line first.
 func (w *Writer) write(lines []byte) bool {
 	w.mu.Lock()
 	expired := w.expired()

@@ -14,12 +14,13 @@ const (
 	// perConnection is the most that a connection takes over HTTP/1.1, in bytes:
 	// net/http's buffers, stacks, TLS, and a header just below its limit.
 	perConnection = 64 << 10
-	// base is for everything else.
+	// base is for everything else, in bytes: the program and its other buffers.
 	base = 128 << 20
-	// A hit leaves 2 kB of garbage, all of it net/http's. With few keys the heap is
-	// small, and the collector would run for every 4 MB. With the ballast, which is
-	// never touched and so takes no memory, it runs for every 16 MB: a tenth less
-	// processor time for a hit.
+	// ballastSize is the size of a block that counts as heap, in bytes. Each hit leaves
+	// 2 kB of garbage, all of it net/http's. With few keys the heap is small, and the
+	// collector would run after every few megabytes of garbage. With the ballast it runs
+	// after 16 MB, which is a tenth less processor time for a hit. The ballast itself is
+	// never touched, so it takes no memory.
 	ballastSize = 32 << 20
 )
 
@@ -27,9 +28,9 @@ var ballast []byte
 
 // Bound sets the collector's limit to what the process may hold: keys is the
 // bound of the store in bytes, connections how many may be open. The limit lies
-// above what can be alive, since the collector would run all the time below it.
-// Garbage may take half of what is alive; thanks to the ballast it may take more
-// while that is little. Bound changes nothing if GOMEMLIMIT or GOGC is set.
+// above what can be alive: with a limit below that, the collector would run all the
+// time. Bound also lets garbage take half of what is alive, the ballast included.
+// Bound changes nothing if the operator has set GOMEMLIMIT or GOGC.
 func Bound(keys int64, connections int) {
 	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
 		return
@@ -39,17 +40,19 @@ func Bound(keys int64, connections int) {
 	ballast = make([]byte, ballastSize)
 }
 
-// limit is what can be alive: the store and a batch, each up to keys; the batch's
-// list, which takes less than a quarter of it; the connections; the rest.
+// limit returns how many bytes can be alive: the store and a batch, each up to keys;
+// the batch's list, which takes less than a quarter of the batch; the connections;
+// everything else.
 func limit(keys int64, connections int) int64 {
 	return 2*keys + keys/4 + int64(connections)*perConnection + base + ballastSize
 }
 
-// ReturnAfterSpikes gives memory that is free back to the system once a spike is
-// over, until ctx ends. When all has gone quiet, the collector would not run for
-// long, and half of the process's memory would stay garbage.
+// ReturnAfterSpikes gives memory that is free back to the system each time a spike is
+// over, until ctx ends. Without it, the collector would not run for long after the
+// spike, since little is allocated then, and half of the process's memory would stay
+// garbage.
 func ReturnAfterSpikes(ctx context.Context) {
-	ticker := time.NewTicker(10 * time.Second)
+	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	s := spike{lowest: read().held}
 	for {
@@ -64,6 +67,10 @@ func ReturnAfterSpikes(ctx context.Context) {
 		}
 	}
 }
+
+// lookInterval is the time between two looks at the use of memory. A look costs some
+// microseconds, and a spike has to be over for one interval.
+const lookInterval = 10 * time.Second
 
 // usage is how many bytes the process holds, and how many it has allocated since
 // its start.
@@ -81,15 +88,16 @@ func read() usage {
 
 // A spike follows the use of memory from one look to the next.
 type spike struct {
-	lowest uint64 // bytes held at the start or after the last return, or less
-	last   usage
+	lowest uint64 // bytes held at the start or after the last return; less if it has fallen since
+	last   usage  // at the last look
 }
 
-// minSpike is how many bytes more than before make a spike.
+// minSpike is how many bytes more than lowest make a spike. It is the memory of about
+// a thousand visitors; returning less is not worth a collection.
 const minSpike = 32 << 20
 
-// over reports whether a spike has been and is over: the process holds more than
-// it once did, and has allocated little of it since the last look.
+// over reports whether there was a spike and it is over: the process holds minSpike
+// more than lowest, and has allocated less than an eighth of that since the last look.
 func (s *spike) over(now usage) bool {
 	allocated := now.allocated - s.last.allocated
 	s.last = now
@@ -97,5 +105,6 @@ func (s *spike) over(now usage) bool {
 	return now.held > s.lowest+minSpike && allocated < now.held/8
 }
 
-// returned notes what a return has left: the same spike is not over again.
+// returned notes what the process holds after a return, so that over does not report
+// the same spike again.
 func (s *spike) returned(now usage) { s.lowest, s.last = now.held, now }

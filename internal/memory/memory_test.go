@@ -1,8 +1,12 @@
 package memory
 
 import (
+	"context"
+	"os"
 	"runtime/debug"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // The limit is what can be alive, and changes with each bound.
@@ -78,6 +82,28 @@ func TestSpikes(t *testing.T) {
 			s.returned(usage{180 * mb, now.allocated})
 		}
 	}
+}
+
+// What a spike has taken is returned soon after it, and the looks end with the context.
+func TestReturnAfterSpikes(t *testing.T) {
+	debug.FreeOSMemory() // so that the block of this test is new memory
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel() // or the bubble would not end
+		go ReturnAfterSpikes(ctx)
+		<-time.After(lookInterval + time.Second)
+		before := read().held
+		block := make([]byte, 4*minSpike)
+		for i := 0; i < len(block); i += os.Getpagesize() {
+			block[i] = 1
+		}
+		during := read().held
+		block = nil
+		<-time.After(2 * lookInterval)
+		if after := read().held; during < before+3*minSpike || after > before+minSpike {
+			t.Errorf("the process holds %d MB before a spike, %d in it and %d after it", before>>20, during>>20, after>>20)
+		}
+	})
 }
 
 // What is read is plausible: the metrics go by these names.

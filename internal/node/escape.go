@@ -63,7 +63,7 @@ func EscapeURL(s string) string {
 	return b.String()
 }
 
-// formEscape returns how a form has a byte.
+// formEscape returns how a byte is written in a form.
 func formEscape(c byte) string {
 	switch {
 	case 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', '0' <= c && c <= '9':
@@ -76,7 +76,7 @@ func formEscape(c byte) string {
 	return fmt.Sprintf("%%%02X", c)
 }
 
-// jsonEscape returns how a JSON string has a byte. The bytes of non-ASCII
+// jsonEscape returns how a byte is written in a JSON string. The bytes of non-ASCII
 // characters are not escaped.
 func jsonEscape(c byte) []byte {
 	switch c {

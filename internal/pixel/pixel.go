@@ -48,14 +48,14 @@ type Handler struct {
 }
 
 // ServeHTTP reads the target as the client wrote it (r.RequestURI) rather than
-// r.URL, which net/http has unescaped and split by other rules. Where net/http
-// cannot parse a target, as with a broken escape in a path, it has answered with
-// 400 already; the original answers with 404.
+// r.URL, which net/http has unescaped and split by other rules. If net/http cannot
+// parse a target, such as a path with a broken escape, it answers with 400 and does
+// not call ServeHTTP; the original answers with 404.
 //
 // The hit is recorded before the answer is sent, so that the last flush has every
 // hit that was answered. The original records after the answer.
 func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// This is 100-continue: net/http has answered any other with 417.
+	// The header is "Expect: 100-continue": net/http has answered any other with 417.
 	if r.Header.Get("Expect") != "" && r.ProtoAtLeast(1, 1) {
 		w.WriteHeader(http.StatusContinue)
 	}
@@ -90,12 +90,12 @@ func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 const maxBody = 256 << 10
 
 // discardBody sends the answer, then reads the body of the request, as Node does.
-// Without it, net/http would read the body before it sends the answer. In full
-// duplex, net/http cannot use the connection again unless the handler reads the
+// Without discardBody, net/http would read the body before it sends the answer. In
+// full duplex, net/http uses the connection again only if the handler has read the
 // whole body. If the body is longer than maxBody, net/http closes the connection,
-// after a pause in which the client receives the answer. If the body is invalid, or
-// does not end within the time for a request, discardBody closes the connection:
-// net/http would take the rest of the body for a request.
+// after a pause in which the client receives the answer. If the body is invalid or
+// never ends, discardBody closes the connection: net/http would take the rest of the
+// body for a request.
 func discardBody(w http.ResponseWriter, r *http.Request) {
 	http.NewResponseController(w).Flush()
 	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))

@@ -5,8 +5,8 @@ package server
 import "syscall"
 
 // reserve is how many descriptors are left for the daemon's own work: listeners,
-// the log, the certificate's files, name servers and the connection to the endpoint.
-// These take a dozen.
+// the log, the certificate's files, name servers, the connection to the endpoint and 8
+// scrapes. These take two dozen.
 const reserve = 32
 
 // limitConnections returns how many connections there may be: maxConnections,

@@ -54,6 +54,7 @@ func (l *tlsListener) acceptAll() {
 			l.ready <- accepted{secure, nil}
 		})
 	}
+	l.registry.accepting.Add(-1)
 	handshakes.Wait()
 	close(l.ready)
 }

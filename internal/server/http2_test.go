@@ -129,8 +129,24 @@ func TestHTTP2Settings(t *testing.T) {
 	})
 }
 
+// A client that is stuck in its handshake keeps no other from its own.
+func TestHandshakesAtTheSameTime(t *testing.T) {
+	certificate := testCertificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		_, p := startTLS(t, certificate)
+		stuck := p.dial()
+		defer stuck.Close()
+		began := time.Now()
+		makeHit(t, dialTLS(t, p, "http/1.1"))
+		if took := time.Since(began); took > 0 {
+			t.Errorf("a handshake took %v beside one that is stuck", took)
+		}
+	})
+}
+
 // A stop does not wait for a TLS connection that has not sent a request yet: neither
-// before the first byte of one, nor after HTTP/2 was set up.
+// before the handshake, nor before the first byte of a request, nor after HTTP/2 was
+// set up.
 func TestStopWithTLSConnectionsWithoutARequest(t *testing.T) {
 	certificate := testCertificate(t)
 	for _, protocol := range []string{"http/1.1", "h2"} {
@@ -141,9 +157,11 @@ func TestStopWithTLSConnectionsWithoutARequest(t *testing.T) {
 				greet(t, conn)
 			}
 			go io.Copy(io.Discard, conn)
+			silent := p.dial()
+			defer silent.Close()
 			<-time.After(time.Second)
-			if took := stopWithin(t, s, 2*time.Second); took > leaveTime {
-				t.Errorf("%s: a stop took %v, want at most %v", protocol, took, leaveTime)
+			if took := stopWithin(t, s, 2*time.Second); took > 250*time.Millisecond {
+				t.Errorf("%s: a stop took %v, want at most 250ms", protocol, took)
 			}
 		})
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+
+	"pixel-ping/internal/socket"
 )
 
 // Listen binds every address of host, so that localhost is found by whichever
@@ -22,6 +24,11 @@ func Listen(ctx context.Context, host string, port int) ([]net.Listener, error) 
 	if err != nil {
 		return nil, err
 	}
+	return bind(ctx, host, addresses, port)
+}
+
+// bind binds addresses, which are those of host.
+func bind(ctx context.Context, host string, addresses []netip.Addr, port int) ([]net.Listener, error) {
 	// The registry's sweep ends dead connections. Keep-alive probes would cost four
 	// system calls for each connection.
 	withoutProbes := net.ListenConfig{KeepAlive: -1}
@@ -55,6 +62,16 @@ func Listen(ctx context.Context, host string, port int) ([]net.Listener, error) 
 		return nil, failure
 	}
 	return listeners, nil
+}
+
+// ListenSocket listens on the Unix socket at path, as socket.Listen does. An error
+// is one line that names the setting.
+func ListenSocket(path string) ([]net.Listener, error) {
+	listener, err := socket.Listen(path)
+	if err != nil {
+		return nil, fmt.Errorf("port: %w", err)
+	}
+	return []net.Listener{listener}, nil
 }
 
 // explainPort says what to do if the system lets only privileged processes listen

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,7 +30,9 @@ func TestAddressesAreBoundOnce(t *testing.T) {
 }
 
 func TestFamilies(t *testing.T) {
-	for host, want := range map[string]string{"0.0.0.0": "0.0.0.0:", "127.0.0.1": "127.0.0.1:", "": "[::]:", "::": "[::]:"} {
+	for host, want := range map[string]string{
+		"0.0.0.0": "0.0.0.0:", "127.0.0.1": "127.0.0.1:", "": "[::]:", "::": "[::]:",
+	} {
 		listeners, err := Listen(t.Context(), host, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -37,6 +41,43 @@ func TestFamilies(t *testing.T) {
 			t.Errorf("host %q: %d listeners, the first on %s, want %s", host, len(listeners), got, want)
 		}
 		listeners[0].Close()
+	}
+}
+
+// Several addresses have the same port. One that the machine does not have is passed
+// over, unless there is no other. Any other failure closes what was bound.
+func TestBind(t *testing.T) {
+	here, missing := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.0.2.1")
+	bound := func(port int, addresses ...netip.Addr) (listeners []net.Listener, err error) {
+		listeners, err = bind(t.Context(), "name", addresses, port)
+		for _, listener := range listeners {
+			t.Cleanup(func() { listener.Close() })
+		}
+		return listeners, err
+	}
+	first, err := bound(0, missing, here)
+	if err != nil || len(first) != 1 {
+		t.Fatalf("%d listeners, error %v, want one", len(first), err)
+	}
+	if _, err := bound(0, missing); err == nil {
+		t.Error("no error, though the only address is missing")
+	}
+	taken := first[0].Addr().(*net.TCPAddr).Port
+	if _, err := bound(taken, netip.MustParseAddr("::1"), here); err == nil {
+		t.Error("no error, though the port of an address is taken")
+	}
+	if conn, err := net.Dial("tcp", net.JoinHostPort("::1", strconv.Itoa(taken))); err == nil {
+		conn.Close()
+		t.Error("an address is still bound after an error")
+	}
+	both, err := bound(0, here, netip.MustParseAddr("::1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, listener := range both {
+		if got, want := listener.Addr().(*net.TCPAddr).Port, both[0].Addr().(*net.TCPAddr).Port; got != want {
+			t.Errorf("the ports are %d and %d", want, got)
+		}
 	}
 }
 

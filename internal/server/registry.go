@@ -6,7 +6,10 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"pixel-ping/internal/stats"
 )
 
 // DefaultConnections is how many connections are open at once unless the
@@ -57,19 +60,25 @@ const (
 // found at once, however many there are. The methods may be called by many
 // goroutines at once.
 type registry struct {
-	limit    int // how many connections there may be
-	stderr   io.Writer
-	requests sync.WaitGroup // requests whose handler has begun and not returned
+	limit     int  // how many connections there may be
+	inherited bool // the listeners are not the Server's alone
+	stderr    io.Writer
+	requests  sync.WaitGroup // requests whose handler has begun and not returned
+
+	// accepting is the number of listeners from which a connection may still come: one
+	// may have accepted a connection just before it was closed.
+	accepting atomic.Int32
 
 	mu        sync.Mutex
 	lists     [states]list // that of gone stays empty
 	open      int          // connections in the lists
 	listeners []net.Listener
 	stopping  bool
-	closed    bool          // a stop has closed every connection; none is added any more
-	stopped   chan struct{} // closed at a stop, to end the sweeps
-	crowded   int           // connections that were closed for want of room and not logged yet
-	logged    time.Time     // when the crowded ones were logged last
+	closed    bool              // a stop has closed every connection; none is added any more
+	stopped   chan struct{}     // closed at a stop, to end the sweeps
+	crowded   int               // connections that were closed for want of room and not logged yet
+	logged    time.Time         // when the crowded ones were logged last
+	ended     stats.Connections // those that the registry has closed, by the reason; Open is not used
 }
 
 // list is a list of connections, the oldest first.
@@ -129,6 +138,7 @@ func (g *registry) listen(listener net.Listener) bool {
 		go g.sweepUntil(g.stopped)
 	}
 	g.listeners = append(g.listeners, listener)
+	g.accepting.Add(1)
 	return true
 }
 
@@ -145,6 +155,7 @@ func (g *registry) add(c *conn) bool {
 	var victim *conn
 	if g.open >= g.limit {
 		g.crowded++
+		g.ended.Crowded++
 		if victim = g.victim(now); victim == nil {
 			g.mu.Unlock()
 			return false
@@ -277,24 +288,35 @@ func (g *registry) sweepUntil(stopped <-chan struct{}) {
 func (g *registry) sweep() {
 	g.mu.Lock()
 	now := time.Now()
-	expired := slices.Concat(
-		g.takeOld(idle, now.Add(-idleTime)),
+	unused := g.takeOld(idle, now.Add(-idleTime))
+	slow := slices.Concat(
 		g.takeOld(waiting, now.Add(-requestTime)),
 		g.takeOld(busy, now.Add(-requestTime)),
 		g.takeUnreadStreams(now),
 	)
+	g.ended.Idle += int64(len(unused))
+	g.ended.Slow += int64(len(slow))
 	crowded := 0
 	if g.crowded > 0 && now.Sub(g.logged) >= time.Minute {
 		crowded, g.crowded, g.logged = g.crowded, 0, now
 	}
 	g.mu.Unlock()
-	for _, c := range expired {
+	for _, c := range slices.Concat(unused, slow) {
 		c.tcp.Close()
 	}
 	if crowded > 0 {
 		fmt.Fprintf(g.stderr, "pixel-ping: maxconnections: connections closed for want of room: %d (%d may be open)\n",
 			crowded, g.limit)
 	}
+}
+
+// stats returns what the registry counts.
+func (g *registry) stats() stats.Connections {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	counted := g.ended
+	counted.Open = int64(g.open)
+	return counted
 }
 
 // takeOld removes the connections that came into a state at a time or before it, and

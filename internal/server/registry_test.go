@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pixel-ping/internal/rig"
+	"pixel-ping/internal/stats"
 )
 
 // A connection is kept for 75 seconds after an answer, whenever that was, and a
@@ -62,13 +63,16 @@ func TestTimeouts(t *testing.T) {
 		if s.registry.open != 0 {
 			t.Errorf("%d closed connections are kept", s.registry.open)
 		}
+		if got, want := s.Stats(), (stats.Connections{Idle: 1, Slow: 5}); got != want {
+			t.Errorf("counted %+v, want %+v", got, want)
+		}
 	})
 }
 
 // The connection that has been idle longest makes room for a new one.
 func TestIdleLongestMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, _, p := startPiped(t, 3, io.Discard)
+		s, _, p := startPiped(t, 3, io.Discard)
 		var conns []net.Conn
 		for range 3 {
 			conns = append(conns, p.dial())
@@ -90,6 +94,9 @@ func TestIdleLongestMakesRoom(t *testing.T) {
 				t.Errorf("connection %d has not made room", i)
 			}
 			<-time.After(time.Second)
+		}
+		if got, want := s.Stats(), (stats.Connections{Open: 3, Crowded: 3}); got != want {
+			t.Errorf("counted %+v, want %+v", got, want)
 		}
 	})
 }
@@ -150,6 +157,37 @@ func TestBusyMakesNoRoom(t *testing.T) {
 	})
 }
 
+// A connection that is waiting makes room before one whose answer is unread if it has
+// waited for longer, and after it otherwise.
+func TestOldestOfWaitingAndUnreadMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &registry{limit: 3}
+		newConn := func() *conn {
+			here, other := net.Pipe()
+			t.Cleanup(func() { other.Close() })
+			return &conn{tcp: &piped{Conn: here}, registry: g}
+		}
+		older, unread, younger := newConn(), newConn(), newConn()
+		for _, c := range []*conn{older, unread, younger} {
+			g.add(c)
+			if c == unread {
+				c.active.Store(true)
+				g.begin(c, false)
+				g.requests.Done()
+			}
+			<-time.After(unreadTime)
+		}
+		for i, c := range []*conn{older, unread, younger} {
+			if c.state == gone {
+				t.Errorf("connection %d has made room too soon", i)
+			}
+			if g.add(newConn()); c.state != gone {
+				t.Errorf("connection %d has not made room", i)
+			}
+		}
+	})
+}
+
 // A request on a connection that was closed is not handled, though net/http has
 // read it.
 func TestClosedConnectionBeginsNothing(t *testing.T) {
@@ -202,6 +240,15 @@ func TestStatesOverHTTP2(t *testing.T) {
 	expect("when the answer is ready", busy)
 	c.Write([]byte("the answer"))
 	expect("after the answer", idle)
+	c.active.Store(true)
+	g.begin(c, true)
+	g.finish(c)
+	c.active.Store(true)
+	c.Write([]byte("the answer"))
+	expect("when the answer is written and a further stream is open", busy)
+	g.finish(c)
+	c.Write([]byte("the answer"))
+	expect("after both answers", idle)
 	g.hear(c)
 	expect("after a ping", idle)
 	g.begin(c, true)

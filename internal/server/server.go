@@ -22,6 +22,8 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"pixel-ping/internal/stats"
 )
 
 // Server serves one handler on any number of listeners. Its methods may be
@@ -81,17 +83,28 @@ func http2Settings() *http.HTTP2Config {
 // MaxConnections returns how many connections may be open at once.
 func (s *Server) MaxConnections() int { return s.registry.limit }
 
-// URL returns the address at which a person reaches listener. host is the name that
-// listener was made for, as it is passed to Listen.
-func (s *Server) URL(host string, listener net.Listener) string {
+// Stats returns what the Server counts.
+func (s *Server) Stats() stats.Connections { return s.registry.stats() }
+
+// URL returns the address at which a person reaches a path of listener. host is the
+// name that listener was made for, as it is passed to Listen, or empty. The address
+// of a Unix socket is what nginx's proxy_pass takes.
+func (s *Server) URL(host string, listener net.Listener, path string) string {
 	scheme := "http"
 	if s.http.TLSConfig != nil {
 		scheme = "https"
 	}
+	address, ok := listener.Addr().(*net.TCPAddr)
+	if !ok {
+		return scheme + "://unix:" + listener.Addr().String() + ":" + path
+	}
+	if host == "" && address.IP != nil {
+		host = address.IP.String()
+	}
 	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(address.Port)) + path
 }
 
 // Serve accepts connections until Stop is called or listener fails, and returns
@@ -104,6 +117,7 @@ func (s *Server) Serve(listener net.Listener) error {
 	if s.http.TLSConfig != nil {
 		return s.http.Serve(newTLSListener(plain, s.http.TLSConfig))
 	}
+	defer s.registry.accepting.Add(-1)
 	return s.http.Serve(plain)
 }
 

@@ -13,6 +13,22 @@ import (
 	"pixel-ping/internal/rig"
 )
 
+func TestURL(t *testing.T) {
+	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
+	plain, secure := New(nil, nil, 0, nil), New(nil, certificate, 0, nil)
+	for host, want := range map[string]string{
+		"": "localhost", "0.0.0.0": "localhost", "::": "localhost",
+		"::1": "[::1]", "127.0.0.1": "127.0.0.1", "pixels.example.com": "pixels.example.com",
+	} {
+		if got, want := plain.URL(host, newPipes(), "/p"), "http://"+want+":0/p"; got != want {
+			t.Errorf("host %q: %s, want %s", host, got, want)
+		}
+		if got, want := secure.URL(host, newPipes(), "/p"), "https://"+want+":0/p"; got != want {
+			t.Errorf("host %q: %s, want %s", host, got, want)
+		}
+	}
+}
+
 // failing is a listener that fails for good after it has failed for a moment.
 type failing struct {
 	pipes

@@ -9,6 +9,10 @@ const (
 	// freshTime is the age at which a stop closes a connection on which nothing has
 	// come yet. Before that, its first request may be on its way.
 	freshTime = 250 * time.Millisecond
+	// inheritedFreshTime takes its place with inherited sockets. New connections wait
+	// for the next process then, and none is refused meanwhile. So there is time for
+	// handshakes and for clients far away.
+	inheritedFreshTime = time.Second
 	// leaveTime is how long a client has to close its side, once ours is closed.
 	leaveTime = 250 * time.Millisecond
 )
@@ -23,7 +27,11 @@ func (s *Server) Stop(ctx context.Context) {
 	s.registry.stop()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
-	for s.registry.closeQuiet() > 0 && ctx.Err() == nil {
+	for ctx.Err() == nil {
+		accepting := s.registry.accepting.Load() > 0 // first: whoever has accepted one has registered it
+		if s.registry.closeQuiet() == 0 && !accepting {
+			break
+		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -32,6 +40,11 @@ func (s *Server) Stop(ctx context.Context) {
 	s.registry.closeAll()
 	s.registry.requests.Wait()
 }
+
+// Inherit says that the listeners are not the Server's alone: the process that has
+// passed them on keeps them open, and connections that were not accepted wait for
+// the next process. Inherit comes before Serve.
+func (s *Server) Inherit() { s.registry.inherited = true }
 
 // stop closes the listeners and ends the sweeps. From now on, each connection ends
 // with its next answer.
@@ -51,12 +64,15 @@ func (g *registry) stop() {
 // how many are left.
 func (g *registry) closeQuiet() int {
 	g.mu.Lock()
-	now := time.Now()
+	now, fresh := time.Now(), freshTime
+	if g.inherited {
+		fresh = inheritedFreshTime
+	}
 	for c := g.lists[idle].first; c != nil; c = g.lists[idle].first {
 		g.closeWrite(c)
 	}
 	closed := g.takeOld(leaving, now.Add(-leaveTime))
-	for c := g.lists[waiting].first; c != nil && now.Sub(c.since) >= freshTime; {
+	for c := g.lists[waiting].first; c != nil && now.Sub(c.since) >= fresh; {
 		next := c.next
 		if c.greeted || !c.heard.Load() {
 			g.move(c, gone, time.Time{})

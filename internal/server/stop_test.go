@@ -37,7 +37,7 @@ func TestStopWaitsForRequests(t *testing.T) {
 		go io.Copy(io.Discard, silent)
 		makeHit(t, idle)
 		<-time.After(time.Second)
-		if took := stopWithin(t, s, 2*time.Second); took > leaveTime {
+		if took := stopWithin(t, s, 2*time.Second); took > 250*time.Millisecond {
 			t.Errorf("a stop with idle connections took %v", took)
 		}
 
@@ -73,6 +73,70 @@ func TestStopWaitsForRequests(t *testing.T) {
 	})
 }
 
+// With an inherited listener, a stop waits a second for the first byte over new
+// connections, and not for silent ones that are older.
+func TestStopWithInheritedListeners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, store, p := startPiped(t, 0, io.Discard)
+		s.Inherit()
+		silent := p.dial()
+		defer silent.Close()
+		go io.Copy(io.Discard, silent)
+		<-time.After(time.Second)
+		fresh := p.dial()
+		synctest.Wait()
+		go func() {
+			<-time.After(900 * time.Millisecond)
+			makeHit(t, fresh)
+			fresh.Close()
+		}()
+		if took := stopWithin(t, s, 2*time.Second); took < 900*time.Millisecond || took > time.Second {
+			t.Errorf("a stop took %v, want the 900ms until the request came", took)
+		}
+		if got := store.Pending(); got != 1 {
+			t.Errorf("%d hits are counted, want 1", got)
+		}
+	})
+}
+
+// late is a listener that accepts a connection just before it is closed, and returns
+// it some time after that.
+type late struct {
+	pipes
+	after time.Duration
+}
+
+func (l late) Accept() (net.Conn, error) {
+	<-l.closed
+	if len(l.conns) > 0 {
+		<-time.After(l.after)
+		return &piped{Conn: <-l.conns}, nil
+	}
+	return nil, net.ErrClosed
+}
+
+// A connection that was accepted just before a stop is answered.
+func TestStopWaitsForAccepts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, p := hits.NewStore(1<<20), newPipes()
+		s := New(pixel.Handler{Hits: store}, nil, 0, io.Discard)
+		go s.Serve(late{p, time.Second})
+		synctest.Wait()
+		conn := p.dial()
+		answered := make(chan bool)
+		go func() {
+			makeHit(t, conn)
+			conn.Close()
+			close(answered)
+		}()
+		stopWithin(t, s, 2*time.Second)
+		<-answered
+		if got := store.Pending(); got != 1 {
+			t.Errorf("%d hits are counted, want 1", got)
+		}
+	})
+}
+
 // At its time limit a stop closes everything, and no request begins after that.
 func TestStopAtItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -102,6 +166,53 @@ func TestStopAtItsLimit(t *testing.T) {
 			t.Errorf("%d connections may be open according to a stopped server, want %d", got, DefaultConnections)
 		}
 	})
+}
+
+// A connection that is answered during a stop ends with its answer, and a stop does
+// not return before the handler does.
+func TestStopDuringARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, release := newPipes(), make(chan bool)
+		s := New(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }), nil, 0, io.Discard)
+		go s.Serve(p)
+		conn := p.dial()
+		defer conn.Close()
+		io.WriteString(conn, hit)
+		began := time.Now()
+		time.AfterFunc(5*time.Second, func() { close(release) })
+		if stopWithin(t, s, 2*time.Second); time.Since(began) != 5*time.Second {
+			t.Errorf("a stop took %v, want the 5s of the handler", time.Since(began))
+		}
+	})
+
+	g := &registry{limit: 1}
+	here, other := net.Pipe()
+	defer here.Close()
+	defer other.Close()
+	end := &piped{Conn: here}
+	c := &conn{tcp: end, registry: g}
+	g.add(c)
+	c.active.Store(true)
+	g.begin(c, false)
+	g.stop()
+	if g.finish(c); c.state != leaving || !end.closedWrite {
+		t.Errorf("state %d after an answer during a stop, want %d", c.state, leaving)
+	}
+	if began, _ := g.begin(c, false); began {
+		t.Error("a request begins after that")
+	}
+}
+
+// After a stop, Serve closes its listener.
+func TestServeAfterStop(t *testing.T) {
+	s, p := New(http.NotFoundHandler(), nil, 0, io.Discard), newPipes()
+	s.Stop(t.Context())
+	if err := s.Serve(p); err != http.ErrServerClosed {
+		t.Errorf("error %v, want %v", err, http.ErrServerClosed)
+	}
+	if _, err := p.Accept(); err == nil {
+		t.Error("the listener is open")
+	}
 }
 
 // Answers to pipelined requests reach their client, though the connection ends

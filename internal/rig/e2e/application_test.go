@@ -32,17 +32,22 @@ type application struct {
 // secret has characters that a form must escape.
 const secret = "it's a § secret & more"
 
+// login is the name and the password of the application's pages.
+const login = "editor:tuna: ü"
+
 // startApplication follows the recipe: it copies the application to an empty
 // folder, creates its table, and starts it. The options are for PostgreSQL.
 func startApplication(t *testing.T, options ...string) *application {
 	t.Helper()
 	folder, port := t.TempDir(), rig.FreePort(t)
-	text, err := os.ReadFile("../../../testdata/recipes/express/app.js")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(folder, "app.js"), text, 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"app.js", "page.js"} {
+		text, err := os.ReadFile("../../../testdata/recipes/express/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// package.json declares that app.js is a module.
 	for _, name := range []string{"package.json", "node_modules"} {
@@ -54,7 +59,7 @@ func startApplication(t *testing.T, options ...string) *application {
 	a.query(t, "-f", "../../../testdata/recipes/express/schema.sql")
 	cmd := exec.Command("node", "app.js")
 	cmd.Dir = folder
-	cmd.Env = append(os.Environ(), append(a.env(), "SECRET="+secret, "PORT="+port)...)
+	cmd.Env = append(os.Environ(), append(a.env(), "SECRET="+secret, "LOGIN="+login, "PORT="+port)...)
 	output := rig.NewOutput()
 	a.process = rig.Start(t, cmd, output, output)
 	output.WaitLine(t, 0, "Saving hits at "+a.url+"/save_hits")

@@ -290,6 +290,37 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 	}
 }
 
+// Over a Unix socket the recipe does the same.
+func TestFrontOverASocket(t *testing.T) {
+	t.Parallel()
+	received := rig.NewEndpoint(t)
+	folder, err := os.MkdirTemp("", "front") // the path of a socket has to be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	path := filepath.Join(folder, "socket")
+	d := rig.StartDaemon(t, map[string]any{"endpoint": "http://" + received.Address, "host": "", "port": path})
+	if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o666 {
+		t.Errorf("the socket is %v, error %v, want mode 0666", info, err)
+	}
+	n := startNginx(t, "../../../testdata/recipes/nginx/front.conf",
+		"\tserver 127.0.0.1:9187;\n", "",
+		"\t# server unix:/run/pixel-ping/socket;\n", "\tserver unix:"+path+";\n")
+	const total = 200
+	for i := range total {
+		if status := n.ask(t, "GET", rig.Target(fmt.Sprint("article-", i%7)), ""); status != 200 {
+			t.Errorf("hit %d: status %d", i, status)
+		}
+	}
+	d.Stop(t)
+	counted := sum(rig.Counts[int64](t, received.Body(t)))
+	hits.front.Add(counted)
+	if counted != total {
+		t.Errorf("%d hits are counted, want %d", counted, total)
+	}
+}
+
 // nginx passes on requests for the pixel only, with the same bytes as target, and
 // without the client's headers.
 func TestFrontPassesThePixelOn(t *testing.T) {

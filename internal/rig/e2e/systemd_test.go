@@ -21,6 +21,7 @@ func TestSystemd(t *testing.T) {
 	unit := filepath.Join(folder, "pixel-ping.service")
 	for name, to := range map[string]string{
 		"pixel-ping.service": unit,
+		"pixel-ping.socket":  filepath.Join(folder, "pixel-ping.socket"),
 		"certificate.conf":   filepath.Join(unit+".d", "certificate.conf"),
 		"quiet.conf":         filepath.Join(unit+".d", "quiet.conf"),
 	} {
@@ -30,12 +31,12 @@ func TestSystemd(t *testing.T) {
 		}
 		text := string(file)
 		if name == "pixel-ping.service" {
-			const installed = "\nExecStart=/usr/local/bin/pixel-ping "
-			if strings.Count(text, installed) != 1 {
-				t.Fatalf("%s does not contain %q once", name, installed)
-			}
 			// systemd-analyze verifies only a program that exists.
-			text = strings.Replace(text, installed, "\nExecStart="+rig.Binary+" ", 1)
+			const installed = "/usr/local/bin/pixel-ping "
+			if strings.Count(text, installed) != 2 {
+				t.Fatalf("%s does not contain %q twice", name, installed)
+			}
+			text = strings.ReplaceAll(text, installed, rig.Binary+" ")
 		}
 		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 			t.Fatal(err)
@@ -44,7 +45,7 @@ func TestSystemd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	verified, err := exec.Command("systemd-analyze", "verify", unit).CombinedOutput()
+	verified, err := exec.Command("systemd-analyze", "verify", unit, filepath.Join(folder, "pixel-ping.socket")).CombinedOutput()
 	if err != nil || len(verified) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, verified)
 	}
@@ -76,6 +77,7 @@ func TestUnitNamesTheConfigurationThatPeopleEdit(t *testing.T) {
 	const path = "/etc/pixel-ping/config.json"
 	for name, want := range map[string]string{
 		"ExecStart":         "/usr/local/bin/pixel-ping " + path,
+		"ExecStartPre":      "+/usr/local/bin/pixel-ping --check " + path,
 		"LoadCredential":    "config.json:" + path,
 		"BindReadOnlyPaths": "/run/credentials/%n/config.json:" + path,
 	} {

@@ -23,7 +23,7 @@ func main() {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 
-	fmt.Println("Open http://localhost:9187/pixel.gif?key=hello and wait for the next flush. Ctrl-C ends it.")
+	fmt.Println("Open http://localhost:9188/ and press the button. Ctrl-C ends it.")
 	application, applicationEnded := start(os.Args[1])
 	daemon, daemonEnded := start(os.Args[2], os.Args[3])
 	failed := false

@@ -1,12 +1,15 @@
 // This application receives the flushes of Pixel Ping and adds them up in
-// PostgreSQL. It answers how often an e-mail or a page was opened, and when last.
-// PGHOST, PGDATABASE and so on name the database; SECRET is the secret.
+// PostgreSQL. It answers how often an e-mail or a page was opened, and when last, and
+// serves a page with the most-hit keys. PGHOST, PGDATABASE and so on name the database;
+// SECRET is the secret; LOGIN, as user:password, opens the page.
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto';
 import express from 'express';
 import pg from 'pg';
+import { overview, single } from './page.js';
 
-const { SECRET, HOST = '127.0.0.1', PORT = '3000' } = process.env;
+const { SECRET, LOGIN, HOST = '127.0.0.1', PORT = '3000' } = process.env;
 if (!SECRET) throw new Error('set SECRET to the secret in the configuration of pixel-ping');
+if (LOGIN !== undefined && !/^[^:]+:./s.test(LOGIN)) throw new Error('set LOGIN to user:password');
 
 // The daemon waits for a minute, and then sends the same counts again. What is
 // saved after that minute is counted twice, so the time limits here are shorter.
@@ -25,11 +28,11 @@ const add = `
 	), new AS (
 		INSERT INTO flushes (id) VALUES ($4) ON CONFLICT DO NOTHING RETURNING id
 	)
-	INSERT INTO hits (id, key, count, first_seen, last_seen)
-	SELECT flush.id, key, count, now(), now()
+	INSERT INTO hits (id, day, key, count, first_seen, last_seen)
+	SELECT flush.id, current_date, key, count, now(), now()
 	FROM new, unnest($1::bytea[], $2::text[], $3::bigint[]) AS flush (id, key, count)
 	ORDER BY flush.id
-	ON CONFLICT (id) DO UPDATE SET
+	ON CONFLICT (id, day) DO UPDATE SET
 		count = hits.count + excluded.count,
 		first_seen = least(hits.first_seen, excluded.first_seen),
 		last_seen = greatest(hits.last_seen, excluded.last_seen)`;
@@ -66,11 +69,68 @@ function parse(json) {
 
 // Answers how often the pixel with this key was loaded, and when.
 app.get('/opened/:key', async (req, res) => {
-	const query = 'SELECT count, first_seen, last_seen FROM hits WHERE id = $1';
-	const { rows } = await pool.query(query, [sha256(req.params.key)]);
-	if (rows.length === 0) return res.status(404).json({ count: 0 });
-	const [{ count, first_seen: first, last_seen: last }] = rows;
+	const query = 'SELECT sum(count) AS count, min(first_seen) AS first, max(last_seen) AS last FROM hits WHERE id = $1';
+	const { rows: [{ count, first, last }] } = await pool.query(query, [sha256(req.params.key)]);
+	if (count === null) return res.status(404).json({ count: 0 });
 	res.json({ count: Number(count), first, last });
+});
+
+// What follows is for people: it is there if LOGIN is set, and asks for it. The pages
+// need no scripts and nothing from elsewhere, so the policy forbids both.
+app.use((req, res, next) => {
+	if (LOGIN === undefined) return res.sendStatus(404);
+	const [scheme, credentials = ''] = (req.get('Authorization') ?? '').split(' ');
+	const login = Buffer.from(credentials, 'base64');
+	if (scheme.toLowerCase() !== 'basic' || !timingSafeEqual(sha256(login), sha256(LOGIN))) {
+		return res.set('WWW-Authenticate', 'Basic realm="hits", charset="UTF-8"').sendStatus(401);
+	}
+	res.set({
+		'Cache-Control': 'no-store',
+		'Content-Security-Policy': "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+		'Referrer-Policy': 'no-referrer',
+		'X-Content-Type-Options': 'nosniff',
+	});
+	next();
+});
+
+// The periods of the page, in days. Today is one of them.
+const periods = [7, 30];
+
+// The hits of each day of the longest period, of all keys or of one.
+const perDay = (condition) => `
+	SELECT days.day::date::text AS day, coalesce(sum(count), 0) AS count
+	FROM generate_series(current_date - 29, current_date, interval '1 day') AS days (day)
+	LEFT JOIN hits ON hits.day = days.day::date AND hits.day > current_date - 30 ${condition}
+	GROUP BY days.day ORDER BY days.day`;
+const ofAll = perDay('');
+const ofOne = perDay('AND id = $1');
+
+// The key of an id is the same in all rows, so it is looked up for the keys on the page
+// only.
+const mostHit = `
+	SELECT encode(id, 'hex') AS id, count, (SELECT key FROM hits WHERE id = most.id LIMIT 1) AS key
+	FROM (
+		SELECT id, sum(count) AS count FROM hits WHERE day > current_date - $1::int
+		GROUP BY id ORDER BY count DESC, id LIMIT 20
+	) AS most`;
+
+// total returns the hits of the last days of what perDay returned.
+const total = (days, length) => days.slice(-length).reduce((sum, { count }) => sum + BigInt(count), 0n);
+
+app.get('/', async (req, res) => {
+	const { rows: days } = await pool.query(ofAll);
+	res.send(overview(days, await Promise.all(periods.map(async (length) => {
+		const { rows: keys } = await pool.query(mostHit, [length]);
+		return { length, total: total(days, length), keys };
+	}))));
+});
+
+app.get('/keys/:id', async (req, res) => {
+	const id = Buffer.from(req.params.id, 'hex');
+	const { rows: [found] } = await pool.query('SELECT key FROM hits WHERE id = $1 LIMIT 1', [id]);
+	if (!found) return res.sendStatus(404);
+	const { rows: days } = await pool.query(ofOne, [id]);
+	res.send(single(found.key, days, periods.map((length) => ({ length, total: total(days, length) }))));
 });
 
 // After an error status the daemon sends the counts again.
@@ -82,4 +142,5 @@ app.use((err, req, res, next) => {
 app.listen(PORT, HOST, (err) => {
 	if (err) throw err;
 	console.log(`Saving hits at http://${HOST}:${PORT}/save_hits`);
+	if (LOGIN !== undefined) console.log(`Showing them at http://${HOST}:${PORT}/`);
 });

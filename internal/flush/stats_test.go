@@ -1,0 +1,91 @@
+package flush
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pixel-ping/internal/stats"
+)
+
+// A flush is delivered if everything in it was accepted. Hits are delivered if they
+// were, even if the flush failed.
+func TestStats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := new(application)
+		f, store, _, _ := newFlusher(app, "a", "b", "b")
+		expect := func(what string, want stats.Flushes) {
+			t.Helper()
+			if got := f.Stats(); got != want {
+				t.Errorf("%s: got %+v, want %+v", what, got, want)
+			}
+		}
+		expect("before the first flush", stats.Flushes{})
+		f.Flush(t.Context())
+		first := time.Now()
+		expect("delivered", stats.Flushes{Delivered: 1, DeliveredHits: 3, LastDelivery: first, LastFlush: first})
+		pass(time.Minute)
+		f.Flush(t.Context())
+		empty := time.Now()
+		expect("an empty one", stats.Flushes{Delivered: 2, DeliveredHits: 3, LastDelivery: empty, LastFlush: empty})
+
+		pass(time.Minute)
+		app.err = errors.New("no")
+		store.Record("a")
+		f.Flush(t.Context())
+		failed := time.Now()
+		expect("failed", stats.Flushes{Delivered: 2, Failed: 1, DeliveredHits: 3, LastDelivery: empty, LastFlush: failed})
+
+		f.Endpoint = partial{"b"}
+		store.Record("b")
+		f.Flush(t.Context())
+		expect("a part", stats.Flushes{Delivered: 2, Failed: 2, DeliveredHits: 4, LastDelivery: empty, LastFlush: failed})
+
+		f.Endpoint, f.Discard = app, true
+		f.Flush(t.Context())
+		expect("dropped", stats.Flushes{Delivered: 2, Failed: 3, DeliveredHits: 4, LastDelivery: empty, LastFlush: failed})
+	})
+}
+
+// Hits are in doubt until the application has accepted their batch. The flush that
+// delivers them delivers the hits since then, too, and counts once.
+func TestStatsOfABatchInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := &application{err: errors.New("no"), doubt: true}
+		f, store, _, _ := newFlusher(app, "a", "a")
+		f.Flush(t.Context())
+		failed := time.Now()
+		if got, want := f.Stats(), (stats.Flushes{Failed: 1, InDoubt: 2, LastFlush: failed}); got != want {
+			t.Errorf("in doubt: got %+v, want %+v", got, want)
+		}
+		store.Record("b")
+		app.err = nil
+		f.Flush(t.Context())
+		app.expect(t, "a=2", "a=2", "b=1")
+		settled := time.Now()
+		want := stats.Flushes{Delivered: 1, Failed: 1, DeliveredHits: 3, LastDelivery: settled, LastFlush: settled}
+		if got := f.Stats(); got != want {
+			t.Errorf("settled: got %+v, want %+v", got, want)
+		}
+	})
+}
+
+// While a delivery is under way, Stats returns at once.
+func TestStatsDoNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _, _, _ := newFlusher(&application{latency: time.Hour}, "a")
+		go f.Flush(t.Context())
+		synctest.Wait()
+		began := time.Now()
+		if got := f.Stats(); got != (stats.Flushes{}) {
+			t.Errorf("got %+v during the first flush", got)
+		}
+		if got := f.Store.Stats(); got != (stats.Hits{Recorded: 1, Pending: 1, Keys: 1}) {
+			t.Errorf("got %+v of the store during a flush", got)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("that took %v", took)
+		}
+	})
+}

@@ -1,0 +1,120 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"pixel-ping/internal/socket"
+)
+
+const (
+	// A scrape is one small request; these limits are long for it.
+	requestTime = 5 * time.Second
+	answerTime  = 10 * time.Second
+	// maxScrapes is how many scrapes are answered at once. The server of the pixel
+	// leaves 32 file descriptors for everything else; these must fit into them.
+	maxScrapes = 8
+)
+
+// Server answers scrapes. A nil Server answers none.
+type Server struct {
+	url  string
+	http http.Server
+}
+
+// Announce prints where the metrics are. For a Unix socket it prints what nginx's
+// proxy_pass takes.
+func (s *Server) Announce(w io.Writer) {
+	if s != nil {
+		fmt.Fprintf(w, "Serving metrics at %s\n", s.url)
+	}
+}
+
+// Start listens on address, which is host:port or the path of a Unix socket, with a
+// slash in it, and answers with handler until Close is called. Of a name with
+// several addresses it binds one. If address is empty, the Server is nil. An error
+// is one line that names the setting.
+func Start(ctx context.Context, address string, handler Handler) (*Server, error) {
+	if address == "" {
+		return nil, nil
+	}
+	var listener net.Listener
+	var err error
+	if strings.Contains(address, "/") {
+		listener, err = socket.Listen(address)
+	} else if listener, err = new(net.ListenConfig).Listen(ctx, "tcp", address); err != nil {
+		err = fmt.Errorf("cannot listen on %s: %w", address, cause(err))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	s := &Server{url: "http://" + listener.Addr().String() + Path}
+	if listener.Addr().Network() == "unix" {
+		s.url = "http://unix:" + address + ":" + Path
+	}
+	s.http = http.Server{
+		Handler:      handler,
+		ReadTimeout:  requestTime,
+		WriteTimeout: answerTime,
+		ErrorLog:     log.New(io.Discard, "", 0), // scrapes that fail are seen in Prometheus
+	}
+	s.http.SetKeepAlivesEnabled(false)
+	go s.http.Serve(&bounded{listener, make(chan struct{}, maxScrapes)})
+	return s, nil
+}
+
+// Close stops answering.
+func (s *Server) Close() {
+	if s != nil {
+		s.http.Close()
+	}
+}
+
+// cause returns what an error of listening says without the call and the address.
+func cause(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return errors.New(dns.Err)
+	}
+	return err
+}
+
+// bounded is a listener with a bound on its open connections. Others wait in the
+// system's queue.
+type bounded struct {
+	net.Listener
+	open chan struct{} // holds a value for each open connection
+}
+
+func (b *bounded) Accept() (net.Conn, error) {
+	b.open <- struct{}{}
+	leave := sync.OnceFunc(func() { <-b.open })
+	conn, err := b.Listener.Accept()
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return counted{conn, leave}, nil
+}
+
+// counted is a connection of a bounded listener.
+type counted struct {
+	net.Conn
+	leave func()
+}
+
+func (c counted) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
