@@ -14,11 +14,11 @@ import (
 
 // summary is what the tests have found, for the last line. A test that was not run
 // leaves its part empty.
-var summary struct{ ledger, cuts, floods string }
+var summary struct{ ledger, cuts, kills, floods string }
 
 func TestMain(m *testing.M) {
 	rig.NeedTarget("make soak")
 	status := m.Run()
-	rig.PrintSummary("soak", status, summary.ledger+summary.cuts+summary.floods)
+	rig.PrintSummary("soak", status, summary.ledger+summary.cuts+summary.kills+summary.floods)
 	os.Exit(status)
 }

@@ -1,0 +1,415 @@
+//go:build unix
+
+package soak
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"pixel-ping/internal/rig"
+)
+
+// For SOAKTIME, a daemon with a journal is killed under load, again and again, beside
+// an application that looks at ids. Each hit that was answered is saved once, key by
+// key. A hit without an answer, as at a kill, may be saved or not.
+func TestKills(t *testing.T) {
+	t.Parallel()
+	duration, err := time.ParseDuration(os.Getenv("SOAKTIME"))
+	if err != nil {
+		t.Fatalf("SOAKTIME: %v", err)
+	}
+	seed := rand.Uint64()
+	if text := os.Getenv("SEED"); text != "" {
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("SEED is not a number: %v", err)
+		}
+	}
+	t.Logf("SEED=%d repeats the keys, the outcomes of the application and the kinds of kills", seed)
+	// newRandom returns a source of its own for each who makes random decisions.
+	sources := uint64(0)
+	newRandom := func() *rand.Rand {
+		sources++
+		return rand.New(rand.NewPCG(seed, sources))
+	}
+
+	a := newIdempotent(newRandom())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var application sync.WaitGroup
+	application.Go(func() { rig.Accept(listener, a.serve) })
+
+	k := &killer{
+		application: a, random: newRandom(), port: rig.FreePort(t), journal: filepath.Join(t.TempDir(), "journal"),
+		endpoint: listener.Addr().String(), closed: "127.0.0.1:" + rig.FreePort(t),
+	}
+	done := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 4 {
+		random := newRandom()
+		clients.Go(func() { a.ledger.click("127.0.0.1:"+k.port, random, done) })
+	}
+	for end := time.Now().Add(duration); time.Now().Before(end); {
+		k.live(t)
+	}
+	close(done)
+	clients.Wait()
+
+	// The last daemon delivers what is left.
+	a.calm.Store(true)
+	d := k.start(t, k.endpoint)
+	d.Stdout.WaitLine(t, 0, "Serving")
+	d.Flush(t)
+	d.Stop(t)
+	k.checkLog(t, d)
+	listener.Close()
+	application.Wait()
+	if left, err := filepath.Glob(filepath.Join(k.journal, "*")); err != nil || len(left) > 0 {
+		t.Errorf("the journal has the files %q when everything is delivered (error %v)", left, err)
+	}
+	a.check(t)
+	for moment, n := range map[string]int{"start": k.starts, "flush": k.flushes, "merge": k.merges, "stop": k.stops} {
+		if n == 0 {
+			t.Errorf("none of the %d kills came during a %s", k.kills, moment)
+		}
+	}
+	if least := int(duration.Seconds() * 0.75); k.kills < least {
+		t.Errorf("%d kills in %v, want at least %d", k.kills, duration, least)
+	}
+	answered, maybe := sum(a.answered), sum(a.maybe)
+	if answered < 1000 {
+		t.Errorf("%d hits were answered, want at least 1000", answered)
+	}
+	summary.kills = fmt.Sprintf("With a journal, %d kills (%d in a start, %d in a flush, %d in a merge, %d in a stop): "+
+		"%s hits answered and %s without an answer, %s delivered; key by key, none lost, none doubled (SEED=%d). ",
+		k.kills, k.starts, k.flushes, k.merges, k.stops,
+		rig.Number(answered), rig.Number(maybe), rig.Number(sum(a.saved)), seed)
+}
+
+// idempotent is an application that saves each id once, and misbehaves in every way
+// that this allows.
+type idempotent struct {
+	*ledger
+	posted chan struct{} // receives when a connection comes, unless nobody waits for it
+	open   atomic.Int64  // connections under way
+	calm   atomic.Bool   // each request is accepted
+
+	mu       sync.Mutex
+	random   *rand.Rand
+	failures int                 // outcomes in a row that the daemon takes for failures
+	bodies   map[string][32]byte // the checksum of the body that came with an id
+	savedIDs map[string]bool
+	wrong    []string // what must not happen, but has
+}
+
+func newIdempotent(random *rand.Rand) *idempotent {
+	return &idempotent{
+		ledger: newLedger(), posted: make(chan struct{}), random: random,
+		bodies: make(map[string][32]byte), savedIDs: make(map[string]bool),
+	}
+}
+
+// An outcome is what the application does with a request.
+type outcome int
+
+const (
+	save outcome = iota
+	saveAndCutAnswer
+	saveAndReset
+	saveAndClose
+	saveAndHang
+	saveAndBadGateway
+	refuse
+	resetUnread
+	resetHalfRead
+	outcomes
+)
+
+// maxFailures is how often in a row the application does not answer with success.
+// After five cuts or five 413s, the daemon may count hits twice.
+const maxFailures = 4
+
+// draw returns an outcome, and the size of the largest body that is accepted.
+func (a *idempotent) draw() (outcome, int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.calm.Load() || a.failures >= maxFailures {
+		a.failures = 0
+		return save, 1 << 30
+	}
+	o, limit := save, int64(20_000+a.random.IntN(400_000))
+	if a.random.IntN(3) > 0 {
+		o = outcome(a.random.IntN(int(outcomes)))
+	}
+	a.failures++
+	return o, limit
+}
+
+// serve reads one request and answers it, or does not.
+func (a *idempotent) serve(conn net.Conn) {
+	a.open.Add(1)
+	defer a.open.Add(-1)
+	select {
+	case a.posted <- struct{}{}:
+	default:
+	}
+	conn.SetDeadline(time.Now().Add(rig.Deadline))
+	o, limit := a.draw()
+	if o == resetUnread {
+		rig.Reset(conn)
+		return
+	}
+	r, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return
+	}
+	switch {
+	case o == resetHalfRead:
+		io.CopyN(io.Discard, r.Body, r.ContentLength/2)
+		rig.Reset(conn)
+		return
+	case r.ContentLength > limit:
+		rig.Answer("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")(conn)
+		io.Copy(io.Discard, r.Body)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // The daemon was killed.
+	}
+	a.receive(r.Header.Get("Idempotency-Key"), string(body), o < refuse)
+	switch o {
+	case save, saveAndCutAnswer:
+		a.mu.Lock()
+		a.failures = 0
+		a.mu.Unlock()
+		rig.Answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsa")(conn)
+		if o == save {
+			rig.Answer("ved")(conn)
+		} else {
+			rig.Reset(conn)
+		}
+	case saveAndReset:
+		rig.Reset(conn)
+	case saveAndHang:
+		io.Copy(io.Discard, conn)
+	case saveAndBadGateway:
+		rig.Answer("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")(conn)
+	case refuse:
+		rig.Answer("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")(conn)
+	}
+}
+
+// validID is an id as the header must have it.
+var validID = regexp.MustCompile(`^"[A-Za-z0-9.-]{26,}"$`)
+
+// receive checks that an id always comes with the same body, and saves the counts of
+// each id once, if asked to.
+func (a *idempotent) receive(id, body string, toSave bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	form, err := url.ParseQuery(body)
+	var counts map[string]int64
+	if err == nil {
+		err = json.Unmarshal([]byte(form.Get("json")), &counts)
+	}
+	if err != nil {
+		a.wrong = append(a.wrong, fmt.Sprintf("the body %.200q: %v", body, err))
+		return
+	}
+	if len(counts) == 0 && id == "" {
+		return
+	}
+	if !validID.MatchString(id) {
+		a.wrong = append(a.wrong, fmt.Sprintf("the id %q comes with counts", id))
+		return
+	}
+	checksum := sha256.Sum256([]byte(body))
+	if before, ok := a.bodies[id]; ok && before != checksum {
+		a.wrong = append(a.wrong, fmt.Sprintf("the id %s comes again with another body", id))
+	}
+	a.bodies[id] = checksum
+	if !toSave || a.savedIDs[id] {
+		return
+	}
+	a.savedIDs[id] = true
+	for key, n := range counts {
+		a.ledger.add(a.saved, key, n)
+	}
+}
+
+// check fails the test unless each hit that was answered is saved once.
+func (a *idempotent) check(t *testing.T) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, line := range firstFew(a.wrong) {
+		t.Error(line)
+	}
+	var wrong []string
+	for key, n := range a.answered {
+		if a.saved[key] < n {
+			wrong = append(wrong, fmt.Sprintf("%.50s: %d hits are saved, but %d were answered", key, a.saved[key], n))
+		}
+	}
+	for key, n := range a.saved {
+		if most := a.answered[key] + a.maybe[key]; n > most {
+			wrong = append(wrong, fmt.Sprintf("%.50s: %d hits are saved, but at most %d were made", key, n, most))
+		}
+	}
+	for _, line := range firstFew(wrong) {
+		t.Error(line)
+	}
+}
+
+// firstFew returns at most ten lines, and how many there are.
+func firstFew(lines []string) []string {
+	if n := len(lines); n > 10 {
+		slices.Sort(lines)
+		lines = append(lines[:10:10], fmt.Sprintf("%d lines like these", n))
+	}
+	return lines
+}
+
+// killer starts daemons and kills each.
+type killer struct {
+	application *idempotent
+	random      *rand.Rand
+	port        string
+	journal     string // the directory
+	endpoint    string // where the application listens
+	closed      string // where nobody listens
+
+	// How many daemons were killed, and when. A kill may come during a flush and a
+	// stop.
+	kills, starts, flushes, merges, stops int
+}
+
+func (k *killer) start(t *testing.T, endpoint string) *rig.Daemon {
+	t.Helper()
+	return rig.StartProgram(t, map[string]any{
+		"port": k.port, "interval": 0.15, "endpoint": "http://" + endpoint + "/save", "journal": k.journal,
+	}, rig.Binary)
+}
+
+// live runs one daemon until it is killed.
+func (k *killer) live(t *testing.T) {
+	t.Helper()
+	endpoint := k.endpoint
+	if k.random.IntN(6) == 0 {
+		endpoint = k.closed // All connections are refused.
+	}
+	d := k.start(t, endpoint)
+	stopping := false
+	switch moment := k.random.IntN(5); moment {
+	case 0: // during the start
+		k.wait(12 * time.Millisecond)
+	case 1: // any time
+		d.Stdout.WaitLine(t, 0, "Serving")
+		k.wait(time.Second)
+	case 2: // during a flush
+		d.Stdout.WaitLine(t, 0, "Serving")
+		k.wait(300 * time.Millisecond)
+		select {
+		case <-k.application.posted:
+		case <-time.After(500 * time.Millisecond):
+		}
+		k.wait(3 * time.Millisecond)
+	case 3: // during a merge
+		for limit := time.Now().Add(time.Second); time.Now().Before(limit) && !k.merging(t); {
+			<-time.After(200 * time.Microsecond)
+		}
+	case 4: // during a stop
+		d.Stdout.WaitLine(t, 0, "Serving")
+		k.wait(400 * time.Millisecond)
+		d.Signal(t, syscall.SIGTERM)
+		stopping = true
+		k.wait(20 * time.Millisecond)
+	}
+	flushing := k.application.open.Load() > 0
+	d.Cmd.Process.Kill() // It fails if a stop has ended before.
+	status := d.Wait(t)
+	k.checkLog(t, d)
+	if status != -1 {
+		if !stopping || status != 0 {
+			t.Errorf("exit status %d of a daemon that was not killed (stopped: %v)", status, stopping)
+		}
+		return
+	}
+	k.kills++
+	if !strings.Contains(d.Stdout.String(), "Serving") {
+		k.starts++
+	}
+	if flushing {
+		k.flushes++
+	}
+	if k.merging(t) {
+		k.merges++
+	}
+	if stopping {
+		k.stops++
+	}
+}
+
+// wait waits for a random time.
+func (k *killer) wait(most time.Duration) {
+	<-time.After(time.Duration(k.random.Int64N(int64(most))))
+}
+
+// merging reports whether the journal has a file that is being written as a whole. A
+// file for new hits has no record before it gets its name.
+func (k *killer) merging(t *testing.T) bool {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(k.journal, "*.tmp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		file, err := os.Open(name)
+		if err != nil {
+			continue // It has its name by now.
+		}
+		word := make([]byte, 8)
+		_, err = file.ReadAt(word, 4096+8)
+		file.Close()
+		if err == nil && binary.NativeEndian.Uint64(word) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// expectedLines are what a daemon with a journal may write to stderr here. No line may
+// tell of damage, of counts that are in memory only, or of hits counted twice.
+var expectedLines = regexp.MustCompile(`^(--- |pixel-ping: \d+ hits? of \d+ keys? ` +
+	`(recovered from the journal|(was|were) not delivered.*; the journal has them)$)`)
+
+// checkLog fails the test if a daemon writes anything unexpected to stderr.
+func (k *killer) checkLog(t *testing.T, d *rig.Daemon) {
+	t.Helper()
+	for line := range strings.Lines(d.Stderr.String()) {
+		if !expectedLines.MatchString(strings.TrimSuffix(line, "\n")) {
+			t.Errorf("the standard error has the line %q", line)
+		}
+	}
+}
