@@ -55,7 +55,10 @@ type Batch struct {
 // outlives a power cut, and takes as long as the disk does. It is called before the
 // batch is sent.
 func (b *Batch) SetProgress(p Progress) error {
-	err := b.write(binary.NativeEndian.AppendUint64(nil, p.word()), progressOffset)
+	// The number of records goes along: the file has none yet if the process that added
+	// the keys was killed.
+	words := binary.NativeEndian.AppendUint64(nil, uint64(b.records))
+	err := b.write(binary.NativeEndian.AppendUint64(words, p.word()), recordsOffset)
 	if err == nil && p.Sent && !b.Progress.Sent {
 		err = errors.Join(b.sync(b.file), b.sync(b.journal.dir))
 	}
