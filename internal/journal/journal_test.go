@@ -179,6 +179,25 @@ func TestBatchThatWasSent(t *testing.T) {
 	}
 }
 
+// The live file of a process that was killed is sent by the next process, which is
+// killed, too. It comes again under the same id.
+func TestLiveFileThatIsSentAfterAKill(t *testing.T) {
+	dir, id := written(t, 3, false)
+	j, batches := opened(t, dir)
+	check(t, batches, 1, map[string]int64{"key 00001": 1, "key 00002": 2, "key 00003": 3})
+	progress := Progress{Sent: true, First: 1, End: 3}
+	if err := batches[0].SetProgress(progress); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, j)
+	j, batches = opened(t, dir)
+	check(t, batches, 1, map[string]int64{"key 00001": 1, "key 00002": 2, "key 00003": 3})
+	if b := batches[0]; b.ID != id || b.Progress != progress {
+		t.Errorf("batch %s with the progress %v is recovered, want %s with %v", b.ID, b.Progress, id, progress)
+	}
+	closed(t, j)
+}
+
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	j, _ := opened(t, dir)
