@@ -336,8 +336,13 @@ func (k *killer) live(t *testing.T) {
 		}
 		k.wait(3 * time.Millisecond)
 	case 3: // during a merge
-		for limit := time.Now().Add(time.Second); time.Now().Before(limit) && !k.merging(t); {
-			<-time.After(200 * time.Microsecond)
+		limit := time.Now().Add(time.Second)
+		for time.Now().Before(limit) && !k.merging(false) {
+			<-time.After(100 * time.Microsecond)
+		}
+		if k.random.IntN(2) == 0 { // The sum is written, and the files that it replaces are to be deleted.
+			for time.Now().Before(limit) && k.merging(false) {
+			}
 		}
 	case 4: // during a stop
 		d.Stdout.WaitLine(t, 0, "Serving")
@@ -363,7 +368,7 @@ func (k *killer) live(t *testing.T) {
 	if flushing {
 		k.flushes++
 	}
-	if k.merging(t) {
+	if k.merging(false) || k.merging(true) {
 		k.merges++
 	}
 	if stopping {
@@ -376,24 +381,37 @@ func (k *killer) wait(most time.Duration) {
 	<-time.After(time.Duration(k.random.Int64N(int64(most))))
 }
 
-// merging reports whether the journal has a file that is being written as a whole. A
-// file for new hits has no record before it gets its name.
-func (k *killer) merging(t *testing.T) bool {
-	t.Helper()
-	names, err := filepath.Glob(filepath.Join(k.journal, "*.tmp"))
-	if err != nil {
-		t.Fatal(err)
+// merging reports whether a merge is under way, as the files of the journal show: one
+// is being written as a whole, or, if replacing is true, one has replaced others that
+// are still there.
+func (k *killer) merging(replacing bool) bool {
+	pattern := "*.tmp"
+	if replacing {
+		pattern = "*.hits"
 	}
+	names, _ := filepath.Glob(filepath.Join(k.journal, pattern))
 	for _, name := range names {
+		head := make([]byte, 4096+16)
 		file, err := os.Open(name)
 		if err != nil {
-			continue // It has its name by now.
+			continue // It has been renamed or deleted.
 		}
-		word := make([]byte, 8)
-		_, err = file.ReadAt(word, 4096+8)
+		_, err = file.ReadAt(head, 0)
 		file.Close()
-		if err == nil && binary.NativeEndian.Uint64(word) != 0 {
-			return true
+		if err != nil {
+			continue
+		}
+		if !replacing {
+			// The first record is there. A file for new hits has its name before that.
+			if binary.NativeEndian.Uint64(head[4096+8:]) != 0 {
+				return true
+			}
+			continue
+		}
+		if replaced := strings.TrimRight(string(head[32:64]), "\x00"); replaced != "" {
+			if _, err := os.Stat(filepath.Join(k.journal, replaced+".hits")); err == nil {
+				return true
+			}
 		}
 	}
 	return false
