@@ -89,7 +89,7 @@ BENCH = PATH="$(CURDIR)/$(ORIGINAL)/node_modules/.bin:$$PATH" ORIGINAL="$(CURDIR
 bench: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure beside the original, Express and nginx, in ROUNDS (3), with VISITORS (10000) that stay for IDLE (60s) (needs npm, nginx, wrk)
 	@internal/rig/need nginx nginx
 	@internal/rig/need wrk wrk
-	$(BENCH) -run 'TestHits|TestVisitors|TestIdle|TestStart'
+	$(BENCH) -run 'TestHits|TestJournal|TestVisitors|TestIdle|TestStart'
 
 .PHONY: bench-flush
 bench-flush: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure flushes of 200,000 and 1,000,000 keys beside the original (needs npm)

@@ -66,6 +66,25 @@ func TestHits(t *testing.T) {
 	}
 }
 
+// TestJournal measures what a journal adds to a hit.
+func TestJournal(t *testing.T) {
+	table := newTable("kept connections, with a journal and without", "CPU for a hit, µs")
+	servers := make(map[string]*server)
+	for _, name := range []string{"this", withJournal} {
+		servers[name], _ = start(t, name, "", 1000)
+		defer servers[name].end(t)
+	}
+	for range 2 * rounds(t) {
+		for name, s := range servers {
+			cpu, _ := s.CPU(t)
+			hits, _, _, _ := s.load(t, "keep", 3)
+			cpuAfter, _ := s.CPU(t)
+			table.add(name, (cpuAfter-cpu).Seconds()*1e6/hits)
+		}
+	}
+	table.print()
+}
+
 // rounds returns how often each figure is measured. The table shows the medians.
 func rounds(t *testing.T) int {
 	t.Helper()
@@ -194,7 +213,7 @@ func (t *table) median(row string, column int) float64 {
 // print prints the medians and, in parentheses, their ratios to the first row.
 func (t *table) print() {
 	fmt.Printf("\n| %s | %s |\n|%s\n", t.title, strings.Join(t.columns, " | "), strings.Repeat(" --- |", len(t.columns)+1))
-	for _, name := range names {
+	for _, name := range slices.Concat(names, []string{withJournal}) {
 		if why, ok := t.missing[name]; ok {
 			fmt.Printf("| %s |%s\n", name, strings.Repeat(" "+why+" |", len(t.columns)))
 		}

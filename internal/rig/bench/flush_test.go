@@ -29,7 +29,7 @@ func TestFlush(t *testing.T) {
 		table := newTable(fmt.Sprintf("flush of %d keys", keys),
 			"longest wait of a hit, ms", "CPU, s", "wall, s", "memory before, MB", "peak memory, MB")
 		for range rounds(t) {
-			for _, name := range names[:2] {
+			for _, name := range []string{"this", withJournal, "original"} {
 				table.add(name, measureFlush(t, name, keys)...)
 			}
 		}
@@ -48,9 +48,11 @@ func measureFlush(t *testing.T, name string, keys int) []float64 {
 	}))
 	defer application.Close()
 	port := rig.FreePort(t)
-	config := rig.WriteConfig(t, map[string]any{
-		"host": "127.0.0.1", "port": port, "interval": 86400, "endpoint": application.URL,
-	})
+	settings := map[string]any{"host": "127.0.0.1", "port": port, "interval": 86400, "endpoint": application.URL}
+	if name == withJournal {
+		settings["journal"] = filepath.Join(t.TempDir(), "journal")
+	}
+	config := rig.WriteConfig(t, settings)
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)

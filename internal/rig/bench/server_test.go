@@ -20,6 +20,10 @@ import (
 // names are the servers in the order of a table's rows.
 var names = []string{"this", "original", "Express", "nginx"}
 
+// withJournal is the name of this server with the setting journal, in tables of its
+// own.
+const withJournal = "this with a journal"
+
 // nodeKeepAlive is the time after which Node's HTTP server closes an idle
 // connection at the earliest.
 const nodeKeepAlive = 5 * time.Second
@@ -68,12 +72,15 @@ func command(t *testing.T, name, port, certificate string, connections int) *exe
 	t.Helper()
 	key, cert := filepath.Join(certificate, "key.pem"), filepath.Join(certificate, "cert.pem")
 	switch name {
-	case "this", "original":
+	case "this", "original", withJournal:
 		settings := map[string]any{"host": "127.0.0.1", "port": port, "interval": 86400}
 		if certificate != "" {
 			settings["sslkey"], settings["sslcert"] = key, cert
 		}
-		if name == "this" {
+		if name == withJournal {
+			settings["journal"] = filepath.Join(t.TempDir(), "journal")
+		}
+		if name != "original" {
 			settings["maxconnections"] = max(connections, 8000)
 			return exec.Command(rig.Binary, rig.WriteConfig(t, settings))
 		}
