@@ -98,6 +98,7 @@ func run(t *testing.T, name string, args ...string) result {
 	defer cancel()
 	line := append(command(name), args...)
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+	cmd.Dir = t.TempDir() // The original makes a socket there for a port that is no number.
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Run()
