@@ -80,7 +80,6 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	var scrapes *metrics.Server
 	if err == nil {
 		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version.Number, Stats: report})
-		defer scrapes.Close()
 	}
 	if process.Running.Err() != nil { // stopped meanwhile
 		return nil
@@ -88,6 +87,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	defer scrapes.Close()
 	if conf.Endpoint != nil {
 		fmt.Fprintf(stdout, "Flushing hits to %s\n", conf.EndpointText)
 	} else {

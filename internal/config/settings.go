@@ -137,7 +137,8 @@ const wantPort = "a number from 0 to 65535, or the path of a socket, with a slas
 func (s *settings) address(name string) string {
 	value := s.take(name)
 	text, ok := value.(string)
-	if value == nil || value == false || ok && (text == "" || strings.Contains(text, "/") && !strings.Contains(text, "://")) {
+	isPath := strings.Contains(text, "/") && !strings.Contains(text, "://")
+	if value == nil || value == false || ok && (text == "" || isPath) {
 		return text
 	}
 	_, port, err := net.SplitHostPort(text)

@@ -130,7 +130,8 @@ func TestBatchThatWasSent(t *testing.T) {
 	if b := s.Sent(); b == nil || s.ID() != id || b.Progress != progress {
 		t.Errorf("the batch is %s, %+v, want %s with the progress %v", s.ID(), b, id, progress)
 	}
-	if want := []journal.Record{{Key: "a", Hits: 1, Aside: true}, {Key: "b", Hits: 1}}; !slices.Equal(s.Sent().Records, want) {
+	want := []journal.Record{{Key: "a", Hits: 1, Aside: true}, {Key: "b", Hits: 1}}
+	if !slices.Equal(s.Sent().Records, want) {
 		t.Errorf("it has the records %v, want %v", s.Sent().Records, want)
 	}
 	delete(taken, "a")

@@ -55,7 +55,8 @@ type Batch struct {
 // outlives a power cut, and takes as long as the disk does. It is called before the
 // batch is sent.
 func (b *Batch) SetProgress(p Progress) error {
-	// The live file of a process that was killed has no number of records yet.
+	// The number of records goes along: the file has none yet if the process that added
+	// the keys was killed.
 	words := binary.NativeEndian.AppendUint64(nil, uint64(b.records))
 	err := b.write(binary.NativeEndian.AppendUint64(words, p.word()), recordsOffset)
 	if err == nil && p.Sent && !b.Progress.Sent {

@@ -179,25 +179,6 @@ func TestBatchThatWasSent(t *testing.T) {
 	}
 }
 
-// The live file of a process that was killed is sent by the next process, which is
-// killed, too. It comes again under the same id.
-func TestLiveFileThatIsSentAfterAKill(t *testing.T) {
-	dir, id := written(t, 3, false)
-	j, batches := opened(t, dir)
-	check(t, batches, 1, map[string]int64{"key 00001": 1, "key 00002": 2, "key 00003": 3})
-	progress := Progress{Sent: true, First: 1, End: 3}
-	if err := batches[0].SetProgress(progress); err != nil {
-		t.Fatal(err)
-	}
-	closed(t, j)
-	j, batches = opened(t, dir)
-	check(t, batches, 1, map[string]int64{"key 00001": 1, "key 00002": 2, "key 00003": 3})
-	if b := batches[0]; b.ID != id || b.Progress != progress {
-		t.Errorf("batch %s with the progress %v is recovered, want %s with %v", b.ID, b.Progress, id, progress)
-	}
-	closed(t, j)
-}
-
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	j, _ := opened(t, dir)
@@ -429,4 +410,39 @@ func BenchmarkAdd(b *testing.B) {
 	}
 	b.ReportMetric(float64(longest)/1e6, "ms-longest")
 	b.ReportMetric(float64(without), "keys-without-room")
+}
+
+// A live file whose process was killed keeps its id and progress when the process that
+// sends it is killed as well. A copy of the directory is what a kill leaves.
+func TestLiveFileIsSentAndRecovered(t *testing.T) {
+	killed := func(dir string) string {
+		t.Helper()
+		left := filepath.Join(t.TempDir(), "journal")
+		if err := os.CopyFS(left, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		return left
+	}
+	dir := t.TempDir()
+	first, _ := opened(t, dir)
+	defer closed(t, first)
+	add(t, first, "a", 1)
+	add(t, first, "b", 2)
+
+	dir = killed(dir)
+	second, batches := opened(t, dir)
+	defer closed(t, second)
+	if len(batches) != 1 {
+		t.Fatalf("%d batches are recovered, want 1", len(batches))
+	}
+	want := Progress{Sent: true, First: 1, End: 2}
+	if err := batches[0].SetProgress(want); err != nil {
+		t.Fatal(err)
+	}
+
+	third, again := opened(t, killed(dir))
+	defer closed(t, third)
+	if len(again) != 1 || again[0].ID != batches[0].ID || again[0].Progress != want || len(again[0].Records) != 2 {
+		t.Errorf("%d batches are recovered, %+v, want one with the id %s and %+v", len(again), again, batches[0].ID, want)
+	}
 }

@@ -51,7 +51,8 @@ func samples(t *testing.T, page string) map[string]string {
 		}
 		at := strings.LastIndexByte(line, ' ')
 		name, _, _ := strings.Cut(line[:at], "{")
-		if want := map[bool]string{true: "counter", false: "gauge"}[strings.HasSuffix(name, "_total")]; kinds[name] != want || name != help {
+		want := map[bool]string{true: "counter", false: "gauge"}[strings.HasSuffix(name, "_total")]
+		if kinds[name] != want || name != help {
 			t.Errorf("%s has the type %q, want %q", name, kinds[name], want)
 		}
 		all[line[:at]] = line[at+1:]
@@ -62,7 +63,8 @@ func samples(t *testing.T, page string) map[string]string {
 func TestPage(t *testing.T) {
 	answer := httptest.NewRecorder()
 	handler(counted100).ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
-	if got := answer.Header().Get("Content-Type"); answer.Code != 200 || got != "text/plain; version=0.0.4; charset=utf-8" {
+	const format = "text/plain; version=0.0.4; charset=utf-8"
+	if got := answer.Header().Get("Content-Type"); answer.Code != 200 || got != format {
 		t.Errorf("status %d, type %q", answer.Code, got)
 	}
 	got := samples(t, answer.Body.String())

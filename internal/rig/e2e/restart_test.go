@@ -82,7 +82,10 @@ func TestRestarts(t *testing.T) {
 			t.Fatal(err)
 		}
 		daemon := func(s syscall.Signal) { syscall.Kill(pid, s) }
-		defer daemon(syscall.SIGKILL)
+		defer func() {
+			p.Cmd.Process.Kill() // first, or the shell would start another daemon
+			daemon(syscall.SIGKILL)
+		}()
 		if i == restarts {
 			// The last one goes on until all are answered.
 			stop()

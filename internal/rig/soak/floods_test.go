@@ -149,8 +149,13 @@ func testFlood(t *testing.T, f *flood, certificate string, limit int, visits tim
 	t.Logf("%d connections, %.0f a second; %d visitors, p99 %v; peak memory %d MB; stop %v",
 		opened, float64(opened)/opening.Seconds(), len(took), p99.Round(time.Millisecond), peak>>20,
 		stop.Round(time.Millisecond))
-	if p99 > time.Second {
-		t.Errorf("the 99th percentile of the visitors' times is %v, want at most 1s", p99)
+	// A short flood runs in CI, beside whatever else the machine does.
+	limit99 := 5 * time.Second
+	if os.Getenv("FLOOD") == "full" {
+		limit99 = time.Second
+	}
+	if p99 > limit99 {
+		t.Errorf("the 99th percentile of the visitors' times is %v, want at most %v", p99, limit99)
 	}
 	if peak > 1<<30 {
 		t.Errorf("peak memory %d MB, want at most 1024 MB", peak>>20)
