@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"pixel-ping/internal/rig"
 )
@@ -158,7 +159,7 @@ func TestJournalThatGoesAway(t *testing.T) {
 		command     []string
 		fail        func(journal string) error
 	}{
-		{"deleted", "no such file or directory", []string{rig.Binary}, os.RemoveAll},
+		{"deleted", "no such file or directory", []string{rig.Binary}, removeAll},
 		{"renamed", "", []string{rig.Binary}, func(journal string) error { return os.Rename(journal, journal+".old") }},
 		{"not writable", "permission denied", unprivileged(),
 			func(journal string) error { return os.Chmod(journal, 0o500) }},
@@ -184,6 +185,33 @@ func TestJournalThatGoesAway(t *testing.T) {
 			}
 			r.end(t)
 		})
+	}
+}
+
+// removeAll deletes a directory in which a daemon may make files meanwhile.
+func removeAll(path string) error {
+	for limit := time.Now().Add(rig.Deadline); ; {
+		if err := os.RemoveAll(path); err == nil || time.Now().After(limit) {
+			return err
+		}
+	}
+}
+
+// A daemon whose journal was deleted does not say at a stop that the journal has what was
+// not delivered.
+func TestStopWithADeletedJournal(t *testing.T) {
+	t.Parallel()
+	r := newDiskRig(t, filepath.Join(t.TempDir(), "journal"), rig.Binary)
+	r.hit(t, 10)
+	if err := removeAll(r.journal); err != nil {
+		t.Fatal(err)
+	}
+	r.hit(t, 10)
+	r.Signal(t, syscall.SIGTERM)
+	status := r.Wait(t)
+	const want = "pixel-ping: 30 hits of 20 keys were not delivered; the log has them\n"
+	if got := r.Stderr.String(); status != 1 || !strings.HasSuffix(got, want) {
+		t.Errorf("exit status %d, want 1, and a standard error that ends with %q:\n%s", status, want, got)
 	}
 }
 
