@@ -229,7 +229,7 @@ func (s *Store) Close() (kept, lost Counts) {
 	s.freeze()
 	kept, lost = make(Counts), make(Counts)
 	for _, p := range s.waiting {
-		if p.file == nil {
+		if p.file == nil || p.file.Lost() {
 			file, err := s.journal.Write(p.counts.records(s.Aside))
 			s.failUnlocked(err, "it can not keep what is in memory only")
 			p.file = file
@@ -242,7 +242,7 @@ func (s *Store) Close() (kept, lost Counts) {
 	}
 	// A batch in doubt that has no file is not written to one: it would come back
 	// under another id.
-	if s.batch.file == nil {
+	if s.batch.file == nil || s.batch.file.Lost() {
 		lost.add(s.batch.counts)
 	} else {
 		kept.add(s.batch.counts)

@@ -5,11 +5,14 @@ package hits
 import (
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"pixel-ping/internal/journal"
 	"pixel-ping/internal/stats"
@@ -400,6 +403,27 @@ func BenchmarkRecordWithAJournal(b *testing.B) {
 	s, j := kept(b, b.TempDir(), plenty)
 	defer j.Close()
 	benchmarkRecord(b, s)
+}
+
+// Close does not say that the journal keeps what somebody has deleted.
+func TestCloseWithoutADirectory(t *testing.T) {
+	for _, doubt := range []bool{false, true} {
+		dir := filepath.Join(t.TempDir(), "journal")
+		s, _ := kept(t, dir, plenty)
+		record(s, "a", "b", "a")
+		if doubt {
+			s.Take()
+		}
+		for limit := time.Now().Add(10 * time.Second); os.RemoveAll(dir) != nil; {
+			// The journal has made its next file meanwhile.
+			if time.Now().After(limit) {
+				t.Fatal("the directory is not deleted")
+			}
+		}
+		keep, lost := s.Close()
+		check(t, keep, nil)
+		check(t, lost, map[string]int64{"a": 2, "b": 1})
+	}
 }
 
 // Close keeps what it can. A batch in doubt that is in memory only is lost: from a file,

@@ -81,6 +81,10 @@ func (b *Batch) SetAside(aside func(key string) bool) error {
 	return b.journal.describe(errors.Join(failed, err))
 }
 
+// Lost reports whether somebody else has deleted the batch's file, perhaps with the
+// directory: the next Open will not return the batch.
+func (b *Batch) Lost() bool { return isDeleted(b.file) }
+
 // Remove deletes the batch after its counts were accepted or dropped. With an
 // error or without, the batch and the counts that Add returned for it must not
 // be used any more; with an error, the next Open returns the batch again.
