@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -61,7 +62,13 @@ func (p *Process) Wait(t testing.TB) int {
 	select {
 	case <-p.ended:
 	case <-time.After(Deadline):
-		t.Fatalf("%v does not end", p.Cmd.Args)
+		// A program in Go writes on this signal what its goroutines are doing.
+		p.Cmd.Process.Signal(syscall.SIGQUIT)
+		select {
+		case <-p.ended:
+		case <-time.After(time.Second):
+		}
+		t.Fatalf("%v does not end; its output is:\n%s%s", p.Cmd.Args, p.Stdout, p.Stderr)
 	}
 	return p.Cmd.ProcessState.ExitCode()
 }

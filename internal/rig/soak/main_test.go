@@ -7,6 +7,8 @@ package soak
 
 import (
 	"os"
+	"os/signal"
+	"syscall"
 	"testing"
 
 	"pixel-ping/internal/rig"
@@ -18,6 +20,9 @@ var summary struct{ ledger, cuts, kills, floods string }
 
 func TestMain(m *testing.M) {
 	rig.NeedTarget("make soak")
+	// The daemons inherit what this process ignores. Under nohup, they would ignore
+	// SIGHUP, unless this process handles it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	status := m.Run()
 	rig.PrintSummary("soak", status, summary.ledger+summary.cuts+summary.kills+summary.floods)
 	os.Exit(status)
