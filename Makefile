@@ -74,12 +74,15 @@ $(EXPRESS)/installed: testdata/recipes/express/package.json
 	@touch $@
 
 .PHONY: e2e
-e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, Prometheus, npm)
+e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, Prometheus, rsyslog, Redis, npm)
 	@internal/rig/need chromium chromium
 	@internal/rig/need nginx nginx
 	@internal/rig/need '/usr/lib/postgresql/*/bin/postgres' postgresql
 	@internal/rig/need systemd-analyze systemd
 	@internal/rig/need promtool prometheus
+	@internal/rig/need rsyslogd rsyslog
+	@internal/rig/need '/usr/lib/*/rsyslog/omhiredis.so' rsyslog-hiredis
+	@internal/rig/need redis-server redis-server
 	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/e2e
 
 BENCH = PATH="$(CURDIR)/$(ORIGINAL)/node_modules/.bin:$$PATH" ORIGINAL="$(CURDIR)/$(ORIGINAL)" EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" \

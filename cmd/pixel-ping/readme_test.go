@@ -97,7 +97,7 @@ func TestReadmeRecipesAreTheFilesThatAreTested(t *testing.T) {
 	for _, name := range []string{"README.md", "testdata/recipes/embed/README.md", "testdata/recipes/express/README.md",
 		"testdata/recipes/journal/README.md", "testdata/recipes/nginx/README.md",
 		"testdata/recipes/prometheus/README.md",
-		"testdata/recipes/systemd/README.md"} {
+		"testdata/recipes/stream/README.md", "testdata/recipes/systemd/README.md"} {
 		if recipes[filepath.Join(top, name)] == 0 {
 			t.Errorf("%s has no recipe", name)
 		}

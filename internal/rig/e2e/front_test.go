@@ -110,9 +110,9 @@ func (n *nginx) ask(t *testing.T, method, target, more string) int {
 
 // line is the line that the recipe logs for a hit.
 type line struct {
-	Time                                time.Time
-	Address, Agent, Key, Method, Target string
-	Status                              int
+	Time                                    time.Time
+	ID, Address, Agent, Key, Method, Target string
+	Status                                  int
 }
 
 // log waits until a log has at least want lines, and returns all its lines.
@@ -252,8 +252,12 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 	lines := n.log(t, "pixel-ping.log", 7+gone)
 	lines = append(n.log(t, "pixel-ping.log.1", 0), lines...)
 
-	logged := make(map[string]int64)
+	logged, ids := make(map[string]int64), make(map[string]bool)
 	for _, l := range lines {
+		if len(l.ID) != 32 || ids[l.ID] {
+			t.Errorf("the id %q is not 32 digits, or another line has it", l.ID)
+		}
+		ids[l.ID] = true
 		if l.Status != 200 || l.Address != "127.0.0.1" || l.Time.Before(began) || l.Time.After(time.Now()) {
 			t.Errorf("logged: %+v", l)
 		}

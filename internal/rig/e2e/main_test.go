@@ -19,7 +19,7 @@ var express = os.Getenv("EXPRESS")
 
 // hits counts the hits that the tests compared with what an application received,
 // for the last line.
-var hits struct{ browser, front, fleet, application, restarts atomic.Int64 }
+var hits struct{ browser, front, fleet, application, restarts, stream atomic.Int64 }
 
 func TestMain(m *testing.M) {
 	rig.NeedTarget("make e2e")
@@ -29,9 +29,9 @@ func TestMain(m *testing.M) {
 	}
 	status := m.Run()
 	rig.PrintSummary("e2e", status, fmt.Sprintf(
-		"%s hits by Chromium, %s through nginx, %s by a fleet, %s during restarts "+
-			"and %s for Express with PostgreSQL: each arrived once",
+		"%s hits by Chromium, %s through nginx, %s by a fleet, %s during restarts, %s for Express with PostgreSQL "+
+			"and %s into a stream: each arrived once",
 		rig.Number(hits.browser.Load()), rig.Number(hits.front.Load()), rig.Number(hits.fleet.Load()),
-		rig.Number(hits.restarts.Load()), rig.Number(hits.application.Load())))
+		rig.Number(hits.restarts.Load()), rig.Number(hits.application.Load()), rig.Number(hits.stream.Load())))
 	os.Exit(status)
 }
