@@ -99,15 +99,6 @@ func (s *stream) startRsyslog(t *testing.T) {
 	s.waitReceived(t)
 }
 
-// stop stops a process as systemd does.
-func (s *stream) stop(t *testing.T, p *rig.Process) {
-	t.Helper()
-	p.Signal(t, syscall.SIGTERM)
-	if status := p.Wait(t); status != 0 {
-		t.Fatalf("%v: exit status %d; its output is:\n%s", p.Cmd.Args, status, p.Stdout)
-	}
-}
-
 // waitReceived waits until rsyslog's socket is open and holds no datagrams.
 func (s *stream) waitReceived(t *testing.T) {
 	t.Helper()
@@ -143,8 +134,7 @@ func (s *stream) cli(t *testing.T, args ...string) []string {
 }
 
 // Each of 10,000 hits becomes one entry of the stream, although Redis is stopped for a
-// while in the middle, rsyslog is restarted meanwhile, and Redis then needs a while to
-// load its file.
+// while in the middle and then needs a while to load its file.
 func TestStreamHasWhatIsCounted(t *testing.T) {
 	t.Parallel()
 	s := startStream(t)
@@ -163,60 +153,62 @@ func TestStreamHasWhatIsCounted(t *testing.T) {
 		"article-42", "ü", "日本", "🙂", `"`, `\`, `"}`, "\x00", "\n", "\x7f", "a b", "a&b", "a,b", "%s%n", "%41", "%",
 		"__proto__", `{"event":"click","at":[1,2.5]}`, strings.Repeat("%", 4000), strings.Repeat("x", 14000),
 	}
-	// load makes 5,000 hits, and calls meanwhile when half of them are answered.
-	load := func(meanwhile func()) {
-		t.Helper()
-		const total, clients = 5000, 8 // nginx closes a connection after 1,000 requests
-		var answered atomic.Int64
-		var loads sync.WaitGroup
-		half := make(chan struct{})
-		for client := range clients {
-			loads.Go(func() {
-				conn, err := n.dial()
-				if err != nil {
-					t.Error(err)
+	const total, clients = 10_000, 16 // nginx closes a connection after 1,000 requests
+	var answered atomic.Int64
+	var loads sync.WaitGroup
+	third, twoThirds := make(chan struct{}), make(chan struct{})
+	for client := range clients {
+		loads.Go(func() {
+			conn, err := n.dial()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(rig.Deadline))
+			r := bufio.NewReader(conn)
+			for i := client; i < total; i += clients {
+				key := fmt.Sprintf("key %d", i%100)
+				if i%20 == 0 {
+					key = keys[i/20%len(keys)]
+				}
+				fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: %s\r\n\r\n", rig.Target(key), agent)
+				if answer, err := rig.ReadAnswer(r); err != nil || answer.StatusCode != 200 {
+					t.Errorf("%.50q: %v, %v", key, answer, err)
 					return
 				}
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(rig.Deadline))
-				r := bufio.NewReader(conn)
-				for i := client; i < total; i += clients {
-					key := fmt.Sprintf("key %d", i%100)
-					if i%20 == 0 {
-						key = keys[i/20%len(keys)]
-					}
-					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: %s\r\n\r\n", rig.Target(key), agent)
-					if answer, err := rig.ReadAnswer(r); err != nil || answer.StatusCode != 200 {
-						t.Errorf("%.50q: %v, %v", key, answer, err)
-						return
-					}
-					if answered.Add(1) == total/2 {
-						close(half)
-					}
+				switch answered.Add(1) {
+				case total / 3:
+					close(third)
+				case total * 2 / 3:
+					close(twoThirds)
 				}
-			})
-		}
-		select {
-		case <-half:
-			meanwhile()
-		case <-time.After(rig.Deadline):
-			t.Error("the hits are not answered")
-		}
-		loads.Wait()
-		if t.Failed() {
-			t.FailNow()
-		}
-		s.waitReceived(t)
+			}
+		})
 	}
-	load(func() { s.stop(t, s.redis) })
+	wait := func(reached <-chan struct{}) {
+		t.Helper()
+		select {
+		case <-reached:
+		case <-time.After(rig.Deadline):
+			t.Fatal("the hits are not answered")
+		}
+	}
+	wait(third)
+	s.redis.Signal(t, syscall.SIGTERM)
+	s.redis.Wait(t)
+	wait(twoThirds)
 	queued, err := filepath.Glob(s.folder + "/pixel-ping.0*")
 	if err != nil || len(queued) == 0 {
 		t.Errorf("rsyslog has no queue on disk: %q, %v", queued, err)
 	}
-	s.stop(t, s.rsyslog)
-	s.startRsyslog(t)
 	// Redis needs a while to load what it has written, and answers with errors meanwhile.
-	load(func() { s.startRedis(t, "--key-load-delay", "200") })
+	s.startRedis(t, "--key-load-delay", "200")
+	loads.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	s.waitReceived(t)
 
 	d.Stop(t)
 	counted := rig.Counts[int64](t, received.Body(t))
