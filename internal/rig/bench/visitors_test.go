@@ -232,7 +232,7 @@ func TestIdleVisitors(t *testing.T) {
 			case name == "original":
 				table.add(name, s.idleVisitors(t, protocol.offer, n, 4*time.Second, 1, 0)...)
 			default:
-				table.add(name, s.idleVisitors(t, protocol.offer, n, time.Minute, 3, stay)...)
+				table.add(name, s.idleVisitors(t, protocol.offer, n, time.Minute, 10, stay)...)
 			}
 			s.end(t)
 		}
