@@ -48,24 +48,29 @@ func TestCheckRefuses(t *testing.T) {
 		`{"port": 1,}`:         `line 1, column 11: JSON has no comma after the last value; remove this one`,
 		`[1]`:                  `want a JSON object (got an array)`,
 
-		`{"port": 1}`:                                           `interval: missing; want a number of seconds above 0`,
-		`{"interval": 1, "port": "abc"}`:                        port + ` (got "abc")`,
-		`{"interval": 1, "port": 65536}`:                        port + ` (got 65536)`,
-		`{"interval": "60s", "port": 1}`:                        `interval: want a number of seconds above 0 (got "60s")`,
-		`{"interval": 1, "port": 1, "host": "http://h"}`:        `host: want a name or an address alone, without a scheme or a path (got "http://h")`,
-		`{"interval": 1, "port": 1, "host": "h:80"}`:            `host: want a name or an address alone, and the port in the setting port (got "h:80")`,
-		`{"interval": 1, "port": 1, "discard": "false"}`:        `discard: want true or false (got "false")`,
-		`{"interval": 1, "port": 1, "secret": ["hunter2"]}`:     `secret: want a string or a number (got an array)`,
-		`{"interval": 1, "port": 1, "endpoint": "h/save"}`:      `endpoint: want a URL with http:// or https:// and a host (got "h/save")`,
-		`{"interval": 1, "port": 1, "endpoint": "u:hunter2@h"}`: `endpoint: want a URL with http:// or https:// and a host (got one that may hold a password)`,
-		`{"interval": 1, "port": 1, "maxmemory": 0.001}`:        `maxmemory: want a number of megabytes, 0.02 or more (got 0.001)`,
-		`{"interval": 1, "port": 1, "maxconnections": 0}`:       `maxconnections: want a whole number, 1 or more (got 0)`,
-		`{"interval": 1, "port": 1, "metrics": 9188}`:           `metrics: want an address such as 127.0.0.1:9188, or the path of a socket, with a slash (got 9188)`,
-		`{"interval": 1, "port": 1, "sslkey": "key.pem"}`:       `sslcert: missing, but needed for sslkey (got "key.pem")`,
+		`{"port": 1}`:                                       `interval: missing; want a number of seconds above 0`,
+		`{"interval": 1, "port": "abc"}`:                    port + ` (got "abc")`,
+		`{"interval": 1, "port": 65536}`:                    port + ` (got 65536)`,
+		`{"interval": "60s", "port": 1}`:                    `interval: want a number of seconds above 0 (got "60s")`,
+		`{"interval": 1, "port": 1, "host": "http://h"}`:    `host: want a name or an address alone, without a scheme or a path (got "http://h")`,
+		`{"interval": 1, "port": 1, "host": "h:80"}`:        `host: want a name or an address alone, and the port in the setting port (got "h:80")`,
+		`{"interval": 1, "port": 1, "discard": "false"}`:    `discard: want true or false (got "false")`,
+		`{"interval": 1, "port": 1, "secret": ["hunter2"]}`: `secret: want a string or a number (got an array)`,
+		`{"interval": 1, "port": 1, "endpoint": "h/save"}`:  `endpoint: want a URL with http:// or https:// and a host (got "h/save")`,
+		`{"interval": 1, "port": 1, "endpoint": "u:hunter2@h"}`: `endpoint: want a URL with http:// or https:// and a host ` +
+			`(got one that may hold a password)`,
+		`{"interval": 1, "port": 1, "maxmemory": 0.001}`:  `maxmemory: want a number of megabytes, 0.02 or more (got 0.001)`,
+		`{"interval": 1, "port": 1, "maxconnections": 0}`: `maxconnections: want a whole number, 1 or more (got 0)`,
+		`{"interval": 1, "port": 1, "metrics": 9188}`: `metrics: want an address such as 127.0.0.1:9188, ` +
+			`or the path of a socket, with a slash (got 9188)`,
+		`{"interval": 1, "port": 1, "sslkey": "key.pem"}`: `sslcert: missing, but needed for sslkey (got "key.pem")`,
 
-		`{"interval": 1, "port": 1, "sslkey": "no.pem", "sslcert": "cert.pem"}`:                       `sslkey no.pem: no such file or directory`,
-		`{"interval": 1, "port": 1, "sslkey": "key.pem", "sslcert": "key.pem"}`:                       `sslkey key.pem with sslcert key.pem: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched`,
-		`{"interval": 1, "port": 1, "sslkey": "encrypted.pem", "sslcert": "cert.pem"}`:                `sslkey encrypted.pem: the key is encrypted; decrypt it: openssl pkey -in encrypted.pem -out key.pem`,
+		`{"interval": 1, "port": 1, "sslkey": "no.pem", "sslcert": "cert.pem"}`: `sslkey no.pem: no such file or directory`,
+		`{"interval": 1, "port": 1, "sslkey": "key.pem", "sslcert": "key.pem"}`: `sslkey key.pem with sslcert key.pem: ` +
+			`failed to find certificate PEM data in certificate input, but did find a private key; ` +
+			`PEM inputs may have been switched`,
+		`{"interval": 1, "port": 1, "sslkey": "encrypted.pem", "sslcert": "cert.pem"}`: `sslkey encrypted.pem: the key is encrypted; ` +
+			`decrypt it: openssl pkey -in encrypted.pem -out key.pem`,
 		`{"interval": 1, "port": 1, "sslkey": "key.pem", "sslcert": "cert.pem", "sslca": "text.pem"}`: `sslca text.pem: the file holds no certificate in PEM`,
 	} {
 		status, stdout, stderr := runCheck(t, folder, text)
@@ -91,7 +96,8 @@ func TestCheckAccepts(t *testing.T) {
 		`{"interval": 1, "host": "127.0.0.1", "port": ` + port + `}`:             "",
 		`{"interval": 1, "port": "./socket", "endpoint": "http://h"}`:            "",
 		`{"interval": 1, "port": 0, "sslkey": "key.pem", "sslcert": "cert.pem"}`: "",
-		`{"interval": 1}`:                                                           `port: missing; the daemon needs a socket of systemd's, which a check does not see`,
+		`{"interval": 1}`: `port: missing; the daemon needs a socket of systemd's, ` +
+			`which a check does not see`,
 		`{"interval": 1, "port": 0, "portt": 1}`:                                    `unknown setting "portt" is ignored`,
 		`{"interval": 1, "port": "./socket", "host": "localhost"}`:                  `host "localhost" is ignored, since port is the path of a socket`,
 		`{"interval": 1, "port": 0, "interval": 2, "host": "name.that.is.invalid"}`: `setting "interval" is there more than once; the last value counts`,

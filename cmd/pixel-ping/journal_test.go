@@ -114,7 +114,8 @@ func TestTotalsInAJournal(t *testing.T) {
 	if status := d.Wait(t); status != 0 {
 		t.Errorf("exit status %d, want 0", status)
 	}
-	if got := d.log.String(); !strings.HasSuffix(got, recovered+"\n3:\ta\n1:\tb\n") || strings.Contains(got, "not delivered") {
+	got := d.log.String()
+	if !strings.HasSuffix(got, recovered+"\n3:\ta\n1:\tb\n") || strings.Contains(got, "not delivered") {
 		t.Errorf("it says:\n%s", got)
 	}
 

@@ -175,9 +175,11 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"-file"}, 1, "", "pixel-ping: -file: want a JSON object (got an array)\n"},
 		{[]string{missing, "-v", "a b"}, 1, "", `pixel-ping: arguments after the configuration are ignored: ["-v" "a b"]` +
 			"\npixel-ping: " + missing + ": no such file or directory\n"},
-		{[]string{twice}, 1, "", "pixel-ping: " + twice + ": setting \"port\" is there more than once; the last value counts\n" +
-			"pixel-ping: " + twice + ": interval: missing; want a number of seconds above 0\n"},
-		{[]string{broken}, 1, "", "pixel-ping: " + broken + ": line 2, column 9: invalid character '}' looking for beginning of value\n"},
+		{[]string{twice}, 1, "",
+			"pixel-ping: " + twice + ": setting \"port\" is there more than once; the last value counts\n" +
+				"pixel-ping: " + twice + ": interval: missing; want a number of seconds above 0\n"},
+		{[]string{broken}, 1, "",
+			"pixel-ping: " + broken + ": line 2, column 9: invalid character '}' looking for beginning of value\n"},
 		{[]string{misspelt}, 1, "", "pixel-ping: " + misspelt + ": unknown setting \"intervall\" is ignored\n" +
 			"pixel-ping: " + misspelt + ": interval: missing; want a number of seconds above 0\n"},
 	} {
@@ -218,11 +220,16 @@ func TestStartThatFails(t *testing.T) {
 		values map[string]any
 		want   string
 	}{
-		"port taken":     {map[string]any{"port": port}, "host, port: cannot listen on 127.0.0.1:" + port + ": address already in use"},
-		"host elsewhere": {map[string]any{"host": "192.0.2.1"}, "host, port: cannot listen on 192.0.2.1:0: cannot assign requested address"},
-		"no port":        {map[string]any{"port": nil}, "port: missing; want a number from 0 to 65535, or the path of a socket, with a slash"},
-		"metrics taken":  {map[string]any{"metrics": "127.0.0.1:" + port}, "metrics: cannot listen on 127.0.0.1:" + port + ": address already in use"},
-		"no certificate": {map[string]any{"sslkey": "no.pem", "sslcert": "no.pem"}, "sslkey no.pem: no such file or directory"},
+		"port taken": {map[string]any{"port": port},
+			"host, port: cannot listen on 127.0.0.1:" + port + ": address already in use"},
+		"host elsewhere": {map[string]any{"host": "192.0.2.1"},
+			"host, port: cannot listen on 192.0.2.1:0: cannot assign requested address"},
+		"no port": {map[string]any{"port": nil},
+			"port: missing; want a number from 0 to 65535, or the path of a socket, with a slash"},
+		"metrics taken": {map[string]any{"metrics": "127.0.0.1:" + port},
+			"metrics: cannot listen on 127.0.0.1:" + port + ": address already in use"},
+		"no certificate": {map[string]any{"sslkey": "no.pem", "sslcert": "no.pem"},
+			"sslkey no.pem: no such file or directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := refused(t, test.values); got != test.want {

@@ -72,10 +72,13 @@ func TestRawRequests(t *testing.T) {
 		{"HTTP/1.0", "GET /pixel.gif?key=08 HTTP/1.0\r\n\r\n", []int{200}},
 		{"no Host", "GET /pixel.gif?key=no HTTP/1.1\r\n\r\n", []int{400}},
 		{"unknown method", "FOO /pixel.gif?key=no" + host + "\r\n", []int{400}},
-		{"Expect and a body", "POST /pixel.gif?key=09" + host + "Expect: 100-continue\r\nContent-Length: 3\r\n\r\n", []int{100, 200}},
+		{"Expect and a body",
+			"POST /pixel.gif?key=09" + host + "Expect: 100-continue\r\nContent-Length: 3\r\n\r\n", []int{100, 200}},
 		{"Expect alone", "GET /pixel.gif?key=10" + host + "Expect: 100-continue\r\n\r\n", []int{100, 200}},
 		{"other Expect", "GET /pixel.gif?key=no" + host + "Expect: more\r\n\r\n", []int{417}},
-		{"pipelined", "GET /pixel.gif?key=11" + host + "\r\nPOST /no" + host + "Content-Length: 3\r\n\r\nabcGET /pixel.gif?key=12" + host + "\r\n", []int{200, 404, 200}},
+		{"pipelined",
+			"GET /pixel.gif?key=11" + host + "\r\nPOST /no" + host + "Content-Length: 3\r\n\r\nabc" +
+				"GET /pixel.gif?key=12" + host + "\r\n", []int{200, 404, 200}},
 		{"semicolon", "GET /pixel.gif?key=13;key=14" + host + "\r\n", []int{200}},
 		{"long key", "GET /pixel.gif?x=" + strings.Repeat("x", 15000) + "&key=15" + host + "\r\n", []int{200}},
 		{"too long key", "GET /pixel.gif?key=" + strings.Repeat("no", 11000) + host + "\r\n", []int{431}},
@@ -85,7 +88,8 @@ func TestRawRequests(t *testing.T) {
 		{"space", "GET /pixel.gif?key=n o" + host + "\r\n", []int{400}},
 		{"NUL", "GET /pixel.gif?key=n\x00o" + host + "\r\n", []int{400}},
 		{"DEL", "GET /pixel.gif?key=n\x7fo" + host + "\r\n", []int{400}},
-		{"broken chunk", "POST /no" + host + "Transfer-Encoding: chunked\r\n\r\nzz\r\nGET /pixel.gif?key=no" + host + "\r\n", []int{404}},
+		{"broken chunk",
+			"POST /no" + host + "Transfer-Encoding: chunked\r\n\r\nzz\r\nGET /pixel.gif?key=no" + host + "\r\n", []int{404}},
 		{"printable", "GET /pixel.gif?key=16\"<>\\^`{|}'" + host + "\r\n", []int{200}},
 	} {
 		if got := exchange(t, d, test.request, len(test.want)); !slices.Equal(got, test.want) {

@@ -80,7 +80,8 @@ func TestRenewedCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	line := d.log.WaitLine(t, 0, "pixel-ping: ")
-	want := "pixel-ping: " + path + ": sslcert " + cert + ": no such file or directory; the old certificate is still served"
+	want := "pixel-ping: " + path + ": sslcert " + cert +
+		": no such file or directory; the old certificate is still served"
 	if line != want {
 		t.Errorf("it says %q, want %q", line, want)
 	}

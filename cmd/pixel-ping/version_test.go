@@ -25,7 +25,8 @@ func TestReadmesNameTheVersion(t *testing.T) {
 	if names < 3 {
 		t.Errorf("the READMEs name only %d packages", names)
 	}
-	changelog := regexp.MustCompile(`(?m)^- \*\*New in ` + regexp.QuoteMeta(version.Number) + `\*\* \(\d{4}-\d\d-\d\d\):\n  - `)
+	number := regexp.QuoteMeta(version.Number)
+	changelog := regexp.MustCompile(`(?m)^- \*\*New in ` + number + `\*\* \(\d{4}-\d\d-\d\d\):\n  - `)
 	if !changelog.MatchString(texts[filepath.Join(top, "README.md")]) {
 		t.Errorf("the README has no changelog of version %s", version.Number)
 	}

@@ -46,8 +46,8 @@ func TestRecipe(t *testing.T) {
 func TestAccepted(t *testing.T) {
 	for text, check := range map[string]func(Config) bool{
 		`"port": 9187`: func(c Config) bool {
-			return c.Port == 9187 && c.Host == "" && c.Socket == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 && c.MaxConnections == 0 &&
-				c.Journal == ""
+			return c.Port == 9187 && c.Host == "" && c.Socket == "" && c.Endpoint == nil && c.MaxMemory == 256<<20 &&
+				c.MaxConnections == 0 && c.Journal == ""
 		},
 		`"port": "9187"`:                             func(c Config) bool { return c.Port == 9187 },
 		`"port": " 9187 "`:                           func(c Config) bool { return c.Port == 9187 },
@@ -322,8 +322,8 @@ func TestWarnings(t *testing.T) {
 
 func TestHostBesideASocket(t *testing.T) {
 	c, warnings, err := parse(`{"host": "localhost", "port": "/run/p.socket", "interval": 1}`)
-	if want := []string{`host "localhost" is ignored, since port is the path of a socket`}; !slices.Equal(warnings, want) ||
-		err != nil || c.Socket != "/run/p.socket" {
+	want := []string{`host "localhost" is ignored, since port is the path of a socket`}
+	if !slices.Equal(warnings, want) || err != nil || c.Socket != "/run/p.socket" {
 		t.Errorf("got %+v, warnings %q, error %v, want the socket and %q", c, warnings, err, want)
 	}
 }

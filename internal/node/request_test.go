@@ -24,8 +24,8 @@ func TestValidTargets(t *testing.T) {
 	for target, want := range map[string]bool{
 		"/": true, "*": true, "//": true, "http://host/pixel.gif": true, "ftp://user:pw@[::1]:8": true, "http://": true,
 		"http://a@b@c/": true,
-		"":              false, "pixel.gif": false, "?key=a": false, "http:/host": false, "http:host": false, "h+x://host/": false,
-		"http://a<b/": false, "http://host#a": false, "http://a@@c/": false,
+		"":              false, "pixel.gif": false, "?key=a": false, "http:/host": false, "http:host": false,
+		"h+x://host/": false, "http://a<b/": false, "http://host#a": false, "http://a@@c/": false,
 	} {
 		if got := ValidRequest("GET", target); got != want {
 			t.Errorf("%q: valid is %v, want %v", target, got, want)

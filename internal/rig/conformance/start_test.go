@@ -157,7 +157,8 @@ func TestStartsThatFail(t *testing.T) {
 		{"senseless settings", map[string]any{"host": "127.0.0.1", "port": 0, "interval": "60s"}},
 		{"senseless settings", map[string]any{"host": "127.0.0.1", "port": 0, "interval": 60, "discard": "false"}},
 		{"senseless settings", map[string]any{"host": "127.0.0.1", "port": 0, "interval": 60, "endpoint": "localhost/x"}},
-		{"unusual names of hosts", map[string]any{"host": "127.0.0.1", "port": 0, "interval": 60, "endpoint": "http://bücher.invalid/"}},
+		{"unusual names of hosts",
+			map[string]any{"host": "127.0.0.1", "port": 0, "interval": 60, "endpoint": "http://bücher.invalid/"}},
 	} {
 		t.Run(test.difference, func(t *testing.T) {
 			t.Parallel()

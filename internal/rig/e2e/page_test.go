@@ -151,7 +151,8 @@ func TestPageShowsHostileKeysAsText(t *testing.T) {
 		at.eval(t, `({
 			title: document.title,
 			foreign: document.querySelectorAll("script, img, b, iframe, style + style").length,
-			handlers: [...document.querySelectorAll("*")].filter((e) => [...e.attributes].some((a) => a.name.startsWith("on"))).length,
+			handlers: [...document.querySelectorAll("*")].filter(
+				(e) => [...e.attributes].some((a) => a.name.startsWith("on"))).length,
 			width: document.documentElement.scrollWidth,
 		})`, &state)
 		if state.Title != title || state.Foreign > 0 || state.Handlers > 0 || state.Width > 360 {

@@ -41,7 +41,8 @@ func startStream(t *testing.T) *stream {
 		t.Fatal(err)
 	}
 	text := string(recipe)
-	for was, is := range map[string]string{`port="5514"`: `port="` + s.logs + `"`, `serverport="6379"`: `serverport="` + s.port + `"`} {
+	ports := map[string]string{`port="5514"`: `port="` + s.logs + `"`, `serverport="6379"`: `serverport="` + s.port + `"`}
+	for was, is := range ports {
 		if strings.Count(text, was) != 1 {
 			t.Fatalf("rsyslog.conf does not have %s once", was)
 		}
@@ -212,9 +213,10 @@ func TestStreamHasWhatIsCounted(t *testing.T) {
 
 	d.Stop(t)
 	counted := rig.Counts[int64](t, received.Body(t))
-	for limit := time.Now().Add(2 * rig.Deadline); s.cli(t, "XLEN", "hits")[0] != "10000"; <-time.After(100 * time.Millisecond) {
+	entries := func() string { return s.cli(t, "XLEN", "hits")[0] }
+	for limit := time.Now().Add(2 * rig.Deadline); entries() != "10000"; <-time.After(100 * time.Millisecond) {
 		if time.Now().After(limit) {
-			t.Errorf("the stream has %s entries, want 10,000; rsyslog's output is:\n%s", s.cli(t, "XLEN", "hits"), s.rsyslog.Stdout)
+			t.Errorf("the stream has %s entries, want 10,000; rsyslog's output is:\n%s", entries(), s.rsyslog.Stdout)
 			break
 		}
 	}

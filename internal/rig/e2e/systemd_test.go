@@ -45,7 +45,8 @@ func TestSystemd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	verified, err := exec.Command("systemd-analyze", "verify", unit, filepath.Join(folder, "pixel-ping.socket")).CombinedOutput()
+	socket := filepath.Join(folder, "pixel-ping.socket")
+	verified, err := exec.Command("systemd-analyze", "verify", unit, socket).CombinedOutput()
 	if err != nil || len(verified) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, verified)
 	}

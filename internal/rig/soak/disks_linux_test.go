@@ -134,7 +134,8 @@ func TestFullDisk(t *testing.T) {
 			r := newDiskRig(t, disk.journal, disk.command...)
 			if disk.atOnce {
 				config := r.Cmd.Args[len(r.Cmd.Args)-1]
-				r.Stderr.WaitLine(t, 0, "pixel-ping: "+config+": journal "+r.journal+": "+disk.cause+"; new keys are counted in memory only")
+				r.Stderr.WaitLine(t, 0, "pixel-ping: "+config+": journal "+r.journal+": "+disk.cause+
+					"; new keys are counted in memory only")
 			}
 			const keys = 800 // 3.2 MB
 			r.hit(t, keys)
