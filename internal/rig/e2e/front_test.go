@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"net"
 	"net/http"
@@ -108,6 +109,34 @@ func (n *nginx) ask(t *testing.T, method, target, more string) int {
 	return answer.StatusCode
 }
 
+// load makes hits with some clients, each over a connection of its own. A client's
+// sequence has the keys and the user agents of its hits; it goes on when a hit is
+// answered. A hit that is not answered fails the test.
+func (n *nginx) load(t *testing.T, clients int, sequence func(client int) iter.Seq2[string, string]) {
+	t.Helper()
+	var all sync.WaitGroup
+	for client := range clients {
+		all.Go(func() {
+			conn, err := n.dial()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(rig.Deadline))
+			r := bufio.NewReader(conn)
+			for key, agent := range sequence(client) {
+				fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: %s\r\n\r\n", rig.Target(key), agent)
+				if answer, err := rig.ReadAnswer(r); err != nil || answer.StatusCode != 200 {
+					t.Errorf("%.50q: %v, %v", key, answer, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 // line is the line that the recipe logs for a hit.
 type line struct {
 	Time                                    time.Time
@@ -174,31 +203,17 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 		"__proto__", `{"event":"click","at":[1,2.5]}`, "0", "-", strings.Repeat("x", 12000),
 	}
 	const clients, rounds = 8, 10
-	var loads sync.WaitGroup
-	for client := range clients {
-		loads.Go(func() {
-			conn, err := n.dial()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(rig.Deadline))
-			r := bufio.NewReader(conn)
-			for range rounds {
-				for i, key := range keys {
-					// The agent names the key, and has bytes that an attacker may send.
-					agent := fmt.Sprintf("%d \"\\\xff\x01 %d", i, client)
-					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: %s\r\n\r\n", rig.Target(key), agent)
-					if answer, err := rig.ReadAnswer(r); err != nil || answer.StatusCode != 200 {
-						t.Errorf("%.50q: %v, %v", key, answer, err)
-						return
-					}
+	n.load(t, clients, func(client int) iter.Seq2[string, string] {
+		return func(yield func(key, agent string) bool) {
+			for i := range rounds * len(keys) {
+				i %= len(keys)
+				// The agent names the key, and has bytes that an attacker may send.
+				if !yield(keys[i], fmt.Sprintf("%d \"\\\xff\x01 %d", i, client)) {
+					return
 				}
 			}
-		})
-	}
-	loads.Wait()
+		}
+	})
 	n.log(t, "pixel-ping.log", clients*rounds*len(keys))
 	if info, err := os.Stat(n.folder + "/pixel-ping.log"); err != nil {
 		t.Error(err)

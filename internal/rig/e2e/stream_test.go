@@ -3,9 +3,9 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"net"
 	"net/url"
@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -156,37 +155,29 @@ func TestStreamHasWhatIsCounted(t *testing.T) {
 	}
 	const total, clients = 10_000, 16 // nginx closes a connection after 1,000 requests
 	var answered atomic.Int64
-	var loads sync.WaitGroup
-	third, twoThirds := make(chan struct{}), make(chan struct{})
-	for client := range clients {
-		loads.Go(func() {
-			conn, err := n.dial()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(rig.Deadline))
-			r := bufio.NewReader(conn)
-			for i := client; i < total; i += clients {
-				key := fmt.Sprintf("key %d", i%100)
-				if i%20 == 0 {
-					key = keys[i/20%len(keys)]
-				}
-				fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: %s\r\n\r\n", rig.Target(key), agent)
-				if answer, err := rig.ReadAnswer(r); err != nil || answer.StatusCode != 200 {
-					t.Errorf("%.50q: %v, %v", key, answer, err)
-					return
-				}
-				switch answered.Add(1) {
-				case total / 3:
-					close(third)
-				case total * 2 / 3:
-					close(twoThirds)
+	third, twoThirds, loaded := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(loaded)
+		n.load(t, clients, func(client int) iter.Seq2[string, string] {
+			return func(yield func(key, agent string) bool) {
+				for i := client; i < total; i += clients {
+					key := fmt.Sprintf("key %d", i%100)
+					if i%20 == 0 {
+						key = keys[i/20%len(keys)]
+					}
+					if !yield(key, agent) {
+						return
+					}
+					switch answered.Add(1) {
+					case total / 3:
+						close(third)
+					case total * 2 / 3:
+						close(twoThirds)
+					}
 				}
 			}
 		})
-	}
+	}()
 	wait := func(reached <-chan struct{}) {
 		t.Helper()
 		select {
@@ -205,10 +196,7 @@ func TestStreamHasWhatIsCounted(t *testing.T) {
 	}
 	// Redis needs a while to load what it has written, and answers with errors meanwhile.
 	s.startRedis(t, "--key-load-delay", "200")
-	loads.Wait()
-	if t.Failed() {
-		t.FailNow()
-	}
+	wait(loaded)
 	s.waitReceived(t)
 
 	d.Stop(t)
