@@ -212,7 +212,10 @@ func TestStreamHasWhatIsCounted(t *testing.T) {
 	// An entry is printed as its id, the name of its field, and the value.
 	for entry := range slices.Chunk(s.cli(t, "XRANGE", "hits", "-", "+"), 3) {
 		var hit line
-		if err := json.Unmarshal([]byte(entry[2]), &hit); err != nil || entry[1] != "hit" {
+		if len(entry) < 3 || entry[1] != "hit" {
+			t.Fatalf("%.300q is no entry with one hit", entry)
+		}
+		if err := json.Unmarshal([]byte(entry[2]), &hit); err != nil {
 			t.Fatalf("%.300q: %v", entry, err)
 		}
 		if hit.Status != 200 || hit.Agent != strings.ToValidUTF8(agent, "\ufffd") || net.ParseIP(hit.Address) == nil {
