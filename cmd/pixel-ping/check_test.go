@@ -70,7 +70,7 @@ func TestCheckRefuses(t *testing.T) {
 			`failed to find certificate PEM data in certificate input, but did find a private key; ` +
 			`PEM inputs may have been switched`,
 		`{"interval": 1, "port": 1, "sslkey": "encrypted.pem", "sslcert": "cert.pem"}`: `sslkey encrypted.pem: the key is encrypted; ` +
-			`decrypt it: openssl pkey -in encrypted.pem -out key.pem`,
+			`decrypt it into another file, and name that one: openssl pkey -in encrypted.pem -out decrypted.pem`,
 		`{"interval": 1, "port": 1, "sslkey": "key.pem", "sslcert": "cert.pem", "sslca": "text.pem"}`: `sslca text.pem: the file holds no certificate in PEM`,
 	} {
 		status, stdout, stderr := runCheck(t, folder, text)

@@ -139,8 +139,8 @@ func (f files) read() (t texts, err error) {
 
 func (f files) parse(t texts) (*tls.Certificate, error) {
 	if isEncrypted([]byte(t.key)) {
-		return nil, fmt.Errorf("sslkey %s: the key is encrypted; decrypt it: "+
-			"openssl pkey -in encrypted.pem -out key.pem", f.key)
+		return nil, fmt.Errorf("sslkey %s: the key is encrypted; decrypt it into another file, and name that one: "+
+			"openssl pkey -in %s -out decrypted.pem", f.key, f.key)
 	}
 	certificate, err := tls.X509KeyPair([]byte(t.cert), []byte(t.key))
 	if err != nil {

@@ -80,7 +80,10 @@ func TestErrors(t *testing.T) {
 	block.Headers = map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}
 	parameters := &pem.Block{Type: "EC PARAMETERS", Bytes: []byte{0}} // OpenSSL writes them before the key.
 	older := write(t, "older.pem", string(pem.EncodeToMemory(parameters))+string(pem.EncodeToMemory(block)))
-	const encrypted = ": the key is encrypted; decrypt it: openssl pkey -in encrypted.pem -out key.pem"
+	encrypted := func(key string) string {
+		return "sslkey " + key + ": the key is encrypted; decrypt it into another file, and name that one: " +
+			"openssl pkey -in " + key + " -out decrypted.pem"
+	}
 	for _, test := range []struct{ key, cert, ca, want string }{
 		{"no.pem", good, "", "sslkey no.pem: no such file or directory"},
 		{goodKey, "no.pem", "", "sslcert no.pem: no such file or directory"},
@@ -90,8 +93,8 @@ func TestErrors(t *testing.T) {
 		{goodKey, empty, "",
 			"sslkey " + goodKey + " with sslcert " + empty + ": failed to find any PEM data in certificate input"},
 		{empty, good, "", "sslkey " + empty + " with sslcert " + good + ": failed to find any PEM data in key input"},
-		{newer, good, "", "sslkey " + newer + encrypted},
-		{older, good, "", "sslkey " + older + encrypted},
+		{newer, good, "", encrypted(newer)},
+		{older, good, "", encrypted(older)},
 		{goodKey, good, empty, "sslca " + empty + ": the file holds no certificate in PEM"},
 	} {
 		if _, err := Load(test.key, test.cert, test.ca); err == nil || err.Error() != test.want {
