@@ -38,6 +38,16 @@ func reopened(t testing.TB, j *journal.Journal, dir string) (*Store, *journal.Jo
 	return kept(t, dir, plenty)
 }
 
+// removeAll deletes the directory of a journal, which may make a file meanwhile.
+func removeAll(t *testing.T, dir string) {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Second); os.RemoveAll(dir) != nil; {
+		if time.Now().After(limit) {
+			t.Fatal("the directory is not deleted")
+		}
+	}
+}
+
 func record(s *Store, keys ...string) {
 	for _, key := range keys {
 		s.Record(key)
@@ -216,6 +226,24 @@ func TestIDOfWhatIsLeft(t *testing.T) {
 	}
 	check(t, taken, map[string]int64{"a": 1})
 	s.Merge(taken)
+	j.Close()
+}
+
+// The id is a new one, too, if what is left cannot be written to a new file.
+func TestIDOfWhatIsLeftWithoutADirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	s, j := kept(t, dir, plenty)
+	record(s, "a", "b")
+	taken, id := s.Take(), s.ID()
+	delete(taken, "b")
+	s.Merge(taken)
+	removeAll(t, dir)
+	taken = s.Take()
+	check(t, taken, map[string]int64{"a": 1})
+	if s.ID() == id {
+		t.Error("what is left has the id of the whole")
+	}
+	s.Merge(nil)
 	j.Close()
 }
 
@@ -414,12 +442,7 @@ func TestCloseWithoutADirectory(t *testing.T) {
 		if doubt {
 			s.Take()
 		}
-		for limit := time.Now().Add(10 * time.Second); os.RemoveAll(dir) != nil; {
-			// The journal has made its next file meanwhile.
-			if time.Now().After(limit) {
-				t.Fatal("the directory is not deleted")
-			}
-		}
+		removeAll(t, dir)
 		keep, lost := s.Close()
 		check(t, keep, nil)
 		check(t, lost, map[string]int64{"a": 2, "b": 1})

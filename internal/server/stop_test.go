@@ -261,6 +261,55 @@ func TestStopKeepsAnswers(t *testing.T) {
 	}
 }
 
+// So does the answer to a request that arrives while the server stops, though more
+// requests follow it unread.
+func TestStopKeepsTheLastAnswer(t *testing.T) {
+	listeners, err := Listen(t.Context(), "127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(pixel.Handler{Hits: hits.NewStore(1 << 20)}, nil, 0, io.Discard)
+	go s.Serve(listeners[0])
+	conn, err := net.Dial("tcp", listeners[0].Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	limit := time.Now().Add(rig.Deadline)
+	conn.SetDeadline(limit)
+	wait := func(what string, reached func() bool) {
+		t.Helper()
+		for ; ; <-time.After(time.Millisecond) {
+			s.registry.mu.Lock()
+			done := reached()
+			s.registry.mu.Unlock()
+			if done {
+				return
+			}
+			if time.Now().After(limit) {
+				t.Fatal(what)
+			}
+		}
+	}
+	io.WriteString(conn, hit[:10])
+	wait("the request does not begin", func() bool {
+		first := s.registry.lists[waiting].first
+		return first != nil && first.heard.Load()
+	})
+	stopped := make(chan bool)
+	go func() {
+		stopWithin(t, s, 2*time.Second)
+		close(stopped)
+	}()
+	wait("the stop does not begin", func() bool { return s.registry.stopping })
+	go io.WriteString(conn, hit[10:]+strings.Repeat(hit, 5000))
+	all, err := io.ReadAll(conn)
+	if answers := strings.Count(string(all), "HTTP/1.1 200"); answers != 1 || err != nil {
+		t.Errorf("%d answers, and then %v; want one, and the end of the connection", answers, err)
+	}
+	<-stopped
+}
+
 // Clients that do not read TLS's close_notify do not hold up a stop.
 func TestStopIsNotHeldUpByTLS(t *testing.T) {
 	certificate := testCertificate(t)
