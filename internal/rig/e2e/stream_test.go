@@ -61,7 +61,7 @@ func startStream(t *testing.T) *stream {
 // Options are for Redis.
 func (s *stream) startRedis(t *testing.T, options ...string) {
 	t.Helper()
-	unit, err := os.ReadFile(streamRecipe + "redis.conf")
+	unit, err := os.ReadFile(streamRecipe + "redis-unit.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
