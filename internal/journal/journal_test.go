@@ -3,7 +3,9 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -421,11 +423,17 @@ func BenchmarkAdd(b *testing.B) {
 func TestLiveFileIsSentAndRecovered(t *testing.T) {
 	killed := func(dir string) string {
 		t.Helper()
-		left := filepath.Join(t.TempDir(), "journal")
-		if err := os.CopyFS(left, os.DirFS(dir)); err != nil {
-			t.Fatal(err)
+		for limit := time.Now().Add(10 * time.Second); ; {
+			left := filepath.Join(t.TempDir(), "journal")
+			err := os.CopyFS(left, os.DirFS(dir))
+			if err == nil {
+				return left
+			}
+			// The journal makes its next file meanwhile, and renames it under the copy.
+			if !errors.Is(err, fs.ErrNotExist) || time.Now().After(limit) {
+				t.Fatal(err)
+			}
 		}
-		return left
 	}
 	dir := t.TempDir()
 	first, _ := opened(t, dir)
