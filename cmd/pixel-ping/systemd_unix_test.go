@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,14 +20,14 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// startInheriting starts a daemon that inherits a listening socket, as systemd's
+// startInheriting starts a daemon that inherits listening sockets, as systemd's
 // socket activation has it.
-func startInheriting(t *testing.T, socket *os.File, values map[string]any) *process {
+func startInheriting(t *testing.T, values map[string]any, sockets ...*os.File) *process {
 	t.Helper()
 	daemon := command(settings(t, values))
-	const script = `export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"`
-	shell := exec.Command("sh", append([]string{"-c", script, "sh"}, daemon.Args...)...)
-	shell.Env, shell.ExtraFiles = daemon.Env, []*os.File{socket}
+	const script = `export LISTEN_PID=$$ LISTEN_FDS=$1; shift; exec "$@"`
+	shell := exec.Command("sh", append([]string{"-c", script, "sh", strconv.Itoa(len(sockets))}, daemon.Args...)...)
+	shell.Env, shell.ExtraFiles = daemon.Env, sockets
 	return startCommand(t, shell)
 }
 
@@ -49,7 +50,7 @@ func TestInheritedSocket(t *testing.T) {
 		{"port": nil, "host": nil, "endpoint": app.URL},
 		{"port": 1, "host": "192.0.2.1", "endpoint": app.URL},
 	} {
-		d := startInheriting(t, socket, values)
+		d := startInheriting(t, values, socket)
 		if got := d.address(); got != listener.Addr().String() {
 			t.Errorf("the daemon serves at %s, want %s", got, listener.Addr())
 		}
@@ -75,6 +76,51 @@ func TestInheritedSocket(t *testing.T) {
 		io.WriteString(waiting, "GET /pixel.gif?key=waited HTTP/1.1\r\nHost: x\r\n\r\n")
 	}
 	waiting.Close()
+}
+
+// Every socket that is inherited is served, TCP and Unix alike.
+func TestInheritedSockets(t *testing.T) {
+	folder, err := os.MkdirTemp("", "inherit") // the path of a socket has to be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	var listeners []net.Listener
+	var sockets []*os.File
+	for network, address := range map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "unix": folder + "/s"} {
+		listener, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		socket, err := listener.(interface{ File() (*os.File, error) }).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Close()
+		listeners, sockets = append(listeners, listener), append(sockets, socket)
+	}
+	for range 5 { // which of them is served first differs from one start to the next
+		d := startInheriting(t, map[string]any{"port": nil, "host": nil}, sockets...)
+		for _, listener := range listeners {
+			address := listener.Addr()
+			conn, err := net.Dial(address.Network(), address.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.SetDeadline(time.Now().Add(rig.Deadline))
+			io.WriteString(conn, "GET /pixel.gif?key=a HTTP/1.1\r\nHost: x\r\n\r\n")
+			answer, err := rig.ReadAnswer(bufio.NewReader(conn))
+			if err != nil {
+				t.Errorf("%s %s: %v", address.Network(), address, err)
+			} else if answer.StatusCode != 200 {
+				t.Errorf("%s %s answers %s", address.Network(), address, answer.Status)
+			}
+			conn.Close()
+		}
+		d.Signal(t, syscall.SIGTERM)
+		d.Wait(t)
+	}
 }
 
 // The daemon tells systemd that it serves, how it is, and that it stops.

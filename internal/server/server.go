@@ -31,6 +31,7 @@ import (
 type Server struct {
 	http     http.Server
 	handler  http.Handler
+	tls      *tls.Config // nil for plain HTTP; http.TLSConfig will not do, since net/http sets it itself in Serve
 	registry registry
 }
 
@@ -61,7 +62,7 @@ func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Cert
 		ErrorLog: log.New(&errorLog{stderr: stderr}, "", 0),
 	}
 	if certificate != nil {
-		s.http.TLSConfig = &tls.Config{GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}}
+		s.tls = &tls.Config{GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}}
 	}
 	return s
 }
@@ -91,7 +92,7 @@ func (s *Server) Stats() stats.Connections { return s.registry.stats() }
 // of a Unix socket is what nginx's proxy_pass takes.
 func (s *Server) URL(host string, listener net.Listener, path string) string {
 	scheme := "http"
-	if s.http.TLSConfig != nil {
+	if s.tls != nil {
 		scheme = "https"
 	}
 	address, ok := listener.Addr().(*net.TCPAddr)
@@ -114,8 +115,8 @@ func (s *Server) Serve(listener net.Listener) error {
 		return http.ErrServerClosed
 	}
 	plain := acceptor{listener, &s.registry}
-	if s.http.TLSConfig != nil {
-		return s.http.Serve(newTLSListener(plain, s.http.TLSConfig))
+	if s.tls != nil {
+		return s.http.Serve(newTLSListener(plain, s.tls))
 	}
 	defer s.registry.accepting.Add(-1)
 	return s.http.Serve(plain)
