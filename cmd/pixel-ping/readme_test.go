@@ -53,8 +53,8 @@ func TestReadmeListsDifferences(t *testing.T) {
 // A reader sees the main README as a whole; long matter stands beside its recipe.
 func TestReadmeIsShort(t *testing.T) {
 	text := readmes(t)[filepath.Join(top, "README.md")]
-	if lines, words := strings.Count(text, "\n"), len(strings.Fields(text)); lines > 220 || words > 2600 {
-		t.Errorf("%d lines and %d words, want at most 220 and 2,600", lines, words)
+	if lines, words := strings.Count(text, "\n"), len(strings.Fields(text)); lines > 230 || words > 2700 {
+		t.Errorf("%d lines and %d words, want at most 230 and 2,700", lines, words)
 	}
 }
 
