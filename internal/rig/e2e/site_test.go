@@ -95,7 +95,7 @@ func (w *world) newSite(t *testing.T) *site {
 	})
 	s.tap = newTap(t, w.certificate, s.daemon.Address)
 	s.pixel = pixelHost + ":" + s.tap.port
-	s.pages = w.serve(t, "www.example.org", recipes(s.pixel, "Content-Language", "en"))
+	s.pages = w.serve(t, "www.example.org", recipes(s.pixel, "Referrer-Policy", "no-referrer"))
 	t.Cleanup(func() {
 		if !t.Failed() {
 			s.check(t, s.want) // no hit has arrived since
