@@ -85,6 +85,12 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need redis-server redis-server
 	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/e2e
 
+.PHONY: pictures
+pictures: build $(EXPRESS)/installed ## take the README's pictures of the pages anew (needs what e2e needs)
+	@internal/rig/need chromium chromium
+	@internal/rig/need '/usr/lib/postgresql/*/bin/postgres' postgresql
+	PICTURES=1 EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -run TestPictures ./internal/rig/e2e
+
 BENCH = PATH="$(CURDIR)/$(ORIGINAL)/node_modules/.bin:$$PATH" ORIGINAL="$(CURDIR)/$(ORIGINAL)" EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" \
 	go test -count=1 -v -timeout 30m ./internal/rig/bench
 

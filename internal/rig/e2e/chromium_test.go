@@ -260,6 +260,13 @@ func (at *tab) eval(t *testing.T, script string, value any) {
 // click clicks on the element that a selector selects.
 func (at *tab) click(t *testing.T, selector string) {
 	t.Helper()
+	at.clickWith(t, selector, "left", 0)
+}
+
+// clickWith clicks with a button of the mouse while modifier keys are held (1 is Alt, 2
+// is Ctrl, 4 is Meta, 8 is Shift).
+func (at *tab) clickWith(t *testing.T, selector, button string, modifiers int) {
+	t.Helper()
 	var middle struct{ X, Y float64 }
 	at.eval(t, `(() => {
 		const r = document.querySelector("`+selector+`").getBoundingClientRect();
@@ -267,7 +274,7 @@ func (at *tab) click(t *testing.T, selector string) {
 	})()`, &middle)
 	for _, event := range []string{"mousePressed", "mouseReleased"} {
 		at.call(t, "Input.dispatchMouseEvent", map[string]any{
-			"type": event, "x": middle.X, "y": middle.Y, "button": "left", "clickCount": 1,
+			"type": event, "x": middle.X, "y": middle.Y, "button": button, "modifiers": modifiers, "clickCount": 1,
 		}, nil)
 	}
 }

@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -47,7 +49,12 @@ func TestReceiverShowsWhatArrives(t *testing.T) {
 	}
 	const table = `[...totals.rows].map((row) => row.innerText.replace("\t", ": ")).join("; ")`
 	shows(table, "page: 1")
-	at.click(t, "button")
+	// The text is read in the task of the press, before a flush can clear it.
+	var says string
+	at.eval(t, `document.querySelector("button").click(); pressed.textContent`, &says)
+	if want := "Counted. The next flush comes within five seconds."; says != want {
+		t.Errorf("after a press the page says %q, want %q", says, want)
+	}
 	shows(table, "button: 1; page: 1")
 	at.click(t, "button")
 	at.click(t, "button")
@@ -57,5 +64,18 @@ func TestReceiverShowsWhatArrives(t *testing.T) {
 	shows(`String(document.querySelectorAll("img").length)`, "1")
 	shows(`String([...plot.children].some((bar) => bar.offsetHeight > 0 && bar.title.startsWith("1 hit at ")))`, "true")
 	shows(`last.textContent.replace(/\d\d/g, "00")`, "Last flush: 0 hits at 00:00:00")
+	shows("pressed.textContent", "")
 	hits.browser.Add(4)
+}
+
+// The page promises a flush within five seconds, which is the interval of make run.
+func TestReceiverPromisesTheIntervalOfMakeRun(t *testing.T) {
+	text, err := os.ReadFile("../../../testdata/recipes/receiver/config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var settings struct{ Interval int }
+	if err := json.Unmarshal(text, &settings); err != nil || settings.Interval != 5 {
+		t.Errorf("the interval is %d, error %v, want 5, as the page says", settings.Interval, err)
+	}
 }

@@ -17,11 +17,9 @@ import (
 )
 
 // tap is a proxy in front of a daemon that serves HTTPS. It keeps the bytes that
-// clients send on each connection, and passes them on unchanged. It offers clients
-// one protocol, "http/1.1" or "h2".
+// clients send on each connection, and passes them on unchanged.
 type tap struct {
-	port     string
-	protocol string
+	port string
 
 	mu    sync.Mutex
 	conns []*bytes.Buffer // the bytes that the client of each connection sent
@@ -29,16 +27,16 @@ type tap struct {
 
 // newTap starts a tap that has a certificate and passes connections to an address.
 // The tap ends when the test ends.
-func newTap(t *testing.T, certificate tls.Certificate, protocol, to string) *tap {
+func newTap(t *testing.T, certificate tls.Certificate, to string) *tap {
 	t.Helper()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
 		Certificates: []tls.Certificate{certificate},
-		NextProtos:   []string{protocol},
+		NextProtos:   []string{"http/1.1"},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &tap{protocol: protocol}
+	p := new(tap)
 	_, p.port, _ = net.SplitHostPort(listener.Addr().String())
 	var conns sync.WaitGroup
 	conns.Go(func() { rig.Accept(listener, func(conn net.Conn) { p.serve(t, conn, to) }) })
@@ -57,10 +55,7 @@ func (p *tap) serve(t *testing.T, client net.Conn, to string) {
 	p.mu.Lock()
 	p.conns = append(p.conns, sent)
 	p.mu.Unlock()
-	server, err := tls.Dial("tcp", to, &tls.Config{
-		InsecureSkipVerify: true,
-		NextProtos:         []string{p.protocol},
-	})
+	server, err := tls.Dial("tcp", to, &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		t.Error(err)
 		return
@@ -81,46 +76,24 @@ func (p *tap) serve(t *testing.T, client net.Conn, to string) {
 	}
 }
 
-// requests returns the requests of each connection that has carried any. Browsers
-// also open connections that they do not use. For HTTP/2, only the number of the
-// requests is meaningful.
+// requests returns the method and target of the requests of each connection that has
+// carried any. Browsers also open connections that they do not use.
 func (p *tap) requests() (conns [][]string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, sent := range p.conns {
-		split := requestsOf1
-		if p.protocol == "h2" {
-			split = requestsOf2
+		var requests []string
+		for reader := bufio.NewReader(bytes.NewReader(sent.Bytes())); ; {
+			request, err := http.ReadRequest(reader)
+			if err != nil {
+				break
+			}
+			io.Copy(io.Discard, request.Body)
+			requests = append(requests, request.Method+" "+request.RequestURI)
 		}
-		if requests := split(sent.Bytes()); len(requests) > 0 {
+		if len(requests) > 0 {
 			conns = append(conns, requests)
 		}
 	}
 	return conns
-}
-
-// requestsOf1 returns the method and target of each HTTP/1.1 request.
-func requestsOf1(sent []byte) (requests []string) {
-	for reader := bufio.NewReader(bytes.NewReader(sent)); ; {
-		request, err := http.ReadRequest(reader)
-		if err != nil {
-			return requests
-		}
-		io.Copy(io.Discard, request.Body)
-		requests = append(requests, request.Method+" "+request.RequestURI)
-	}
-}
-
-// requestsOf2 returns an element for each HTTP/2 request. A request begins with a
-// HEADERS frame, and browsers send no other HEADERS frames.
-func requestsOf2(sent []byte) (requests []string) {
-	const preface, head, headers = len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 9, 1
-	for sent = sent[min(preface, len(sent)):]; len(sent) >= head; {
-		length := int(sent[0])<<16 | int(sent[1])<<8 | int(sent[2])
-		if sent[3] == headers {
-			requests = append(requests, "HEADERS")
-		}
-		sent = sent[min(head+length, len(sent)):]
-	}
-	return requests
 }
