@@ -63,6 +63,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"pixel-ping/internal/config"
 	"pixel-ping/internal/logwriter"
@@ -102,8 +103,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	out, log := logwriter.NewPair(stdout, stderr)
 	// The process ends when run returns. The lines under way get a moment before.
-	defer log.Wait(logwriter.Grace)
-	defer out.Wait(logwriter.Grace)
+	defer func() {
+		end := time.Now().Add(logwriter.Grace)
+		out.Wait(time.Until(end))
+		log.Wait(time.Until(end))
+	}()
 	warnOfArguments(args[1:], log)
 	if err := daemon(ctx, path, out, log); err != nil {
 		fmt.Fprintf(log, "pixel-ping: %s\n", oneLine(err.Error()))

@@ -39,7 +39,7 @@ type Flusher struct {
 	batch  *endpoint.Batch // the batch under way, which is in doubt between two flushes; nil if there is none
 	counts hits.Counts     // what is left of it
 
-	logged     *logwriter.Batch // the last batch of lines that the log has accepted; nil before the first
+	logged     *logwriter.Entry // the last block of lines that the log has accepted; nil before the first
 	loggedKeys int              // how many keys the last lines had, and how many hits;
 	loggedHits int64            // 0 if they were left out
 
@@ -125,7 +125,7 @@ func (r Rest) String() string {
 func (f *Flusher) flushLast(ctx context.Context) Rest {
 	f.flush(ctx, true)
 	if f.logged != nil {
-		<-f.logged.Done()
+		f.logged.Taken() // waits
 	}
 	var doubt int64
 	if f.batch != nil {
@@ -147,7 +147,7 @@ func (f *Flusher) flushLast(ctx context.Context) Rest {
 		fmt.Fprintln(f.Stdout, "Not delivered:")
 		f.logCounts(lost.List())
 		if f.logged != nil {
-			<-f.logged.Done()
+			f.logged.Taken() // waits
 		}
 	}
 	rest.Logged = f.loggedHits == rest.Hits && f.logged.Taken()
@@ -319,8 +319,8 @@ const (
 // if the log is still busy with those of an earlier flush.
 func (f *Flusher) logCounts(counts []hits.Count) {
 	f.loggedKeys, f.loggedHits = 0, 0
-	if batch := f.Stdout.Batch(countLines(counts)); batch != nil {
-		f.logged, f.loggedKeys, f.loggedHits = batch, len(counts), sum(counts)
+	if block := f.Stdout.Block(len(counts), countLines(counts).Append); block != nil {
+		f.logged, f.loggedKeys, f.loggedHits = block, len(counts), sum(counts)
 	} else if len(counts) > 0 {
 		fmt.Fprintf(f.Stdout, "pixel-ping: %s left out of the log here, which is still busy with an earlier flush\n",
 			logwriter.Plural(len(counts), "line"))
@@ -329,8 +329,6 @@ func (f *Flusher) logCounts(counts []hits.Count) {
 
 // countLines are the lines of the log for some counts.
 type countLines []hits.Count
-
-func (c countLines) Len() int { return len(c) }
 
 func (c countLines) Append(dst []byte, i int) []byte {
 	dst = strconv.AppendInt(dst, c[i].Hits, 10)

@@ -8,308 +8,218 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
 const (
-	// chunkSize is how many bytes of a batch are written at once; a longer line is
-	// written alone. Linux writes up to 4,096 bytes (PIPE_BUF) to a pipe all at once or,
-	// if the program ends first, not at all.
+	// chunkSize is how many bytes are written at once; a longer line is written alone. Linux
+	// writes 4,096 bytes (PIPE_BUF) to a pipe all at once or, if the program ends first, not at all.
 	chunkSize = 4096
+	// maxWaiting is how many texts may wait to be written, for a reader that pauses.
+	maxWaiting = 500
 
-	// maxWaiting is how many bytes may wait to be written, without those of a batch:
-	// some hundred lines, for a reader that pauses.
-	maxWaiting = 64 << 10
-
-	// courtesy is how long Write waits for its lines to be written, so that lines
-	// on stdout and stderr are in order if somebody reads them.
+	// courtesy is how long Write waits, so that stdout and stderr are in order if somebody reads.
 	courtesy = 100 * time.Millisecond
-
-	// patience is how long a reader may take for a chunk of a batch: longer than a
-	// reader that works pauses, and short beside the 9 seconds of a stop.
+	// patience is how long a write may take before the block is given up: longer than
+	// a reader that works pauses, and short beside the 9 seconds of a stop.
 	patience = 2 * time.Second
-
-	// Grace is how long to wait for the line under way at the end of the program: even
-	// slow readers take a long line in that time.
+	// Grace is how long to wait at the end of the program: slow readers take a long line in that time.
 	Grace = 250 * time.Millisecond
 )
 
-// ErrDropped is the error of Write if the lines were dropped.
-var ErrDropped = errors.New("the log is not read")
-
-// Lines is a batch of lines. Its methods are called by one goroutine at a time.
-type Lines interface {
-	// Len returns the number of lines.
-	Len() int
-	// Append appends line i and its newline to dst.
-	Append(dst []byte, i int) []byte
-}
-
-// Writer writes lines to stdout or stderr, one after the other, in a goroutine of
-// its own. A line is written whole or not at all. Lines for which there is no room
-// are dropped: hits are worth more than their log.
-//
-// The methods of a Writer may be called by many goroutines at once.
+// Writer writes lines to a file, in a goroutine that runs while there are any. If the file
+// takes only a part of a line, the rest of the line comes first in the next write. Lines for
+// which there is no room, and lines that the file does not take, are left out, and the log says
+// in their place how many. The methods of a Writer may be called by many goroutines at once.
 type Writer struct {
-	w    io.Writer
-	null bool        // w keeps nothing
-	turn *sync.Mutex // held during a write to w; shared by two Writers to one file
-	rest []byte      // the rest of a line of which w has taken a part
+	file io.Writer
+	info os.FileInfo // describes file; nil if it is no file of the system's
+	null bool        // file is the null device
 
-	mu       sync.Mutex
-	queue    []entry
-	waiting  int           // bytes of lines in queue and under way
-	dropped  int           // lines that Write has dropped and not reported yet
-	batch    *Batch        // in queue or under way
-	done     chan struct{} // closed when everything is written; nil while nothing is
-	deadline time.Time     // no line is begun after it; zero for none
+	mu      sync.Mutex    // guards what follows, and the entries
+	queue   []*Entry      // the first one is under way
+	idle    chan struct{} // closed when queue becomes empty; nil while it is
+	block   *Entry        // the block in queue that is not done; nil if there is none
+	late    bool          // the deadline has passed
+	began   time.Time     // when the write under way began; zero if there is none
+	rest    []byte        // the rest of a line of which file has taken a part
+	dropped int           // lines that were left out after the last entry of queue
+	missing int           // lines that were left out and that the log does not mention yet
 }
 
-// An entry of the queue is some lines or a batch.
-type entry struct {
-	text  []byte
-	batch *Batch
+// Entry is a text or a block of lines that a Writer has accepted.
+type Entry struct {
+	count   int                            // its lines
+	line    func(dst []byte, i int) []byte // appends line i to dst; nil if the block is done
+	dropped int                            // lines that were left out before it
+	taken   bool
+	done    chan struct{} // closed at the end of a block
 }
 
-// Batch is a batch of lines that a Writer has accepted.
-type Batch struct {
-	lines Lines // nil once it is not needed; guarded by the Writer's mu
-	done  chan struct{}
-	taken bool
+// Taken waits until the block is done: all lines are written, or the rest is left out
+// because of an error, because a write took two seconds, or because the deadline has
+// passed. It reports whether all lines are written, and not to the null device.
+func (e *Entry) Taken() bool {
+	<-e.done
+	return e.taken
 }
-
-// Done returns a channel that is closed when the lines are written, or when the
-// rest of them is left out: because of an error, because the reader took no chunk
-// for two seconds, or because the deadline has passed.
-func (b *Batch) Done() <-chan struct{} { return b.done }
-
-// Taken reports whether every line is written, and not to the null device. It may
-// be called when Done is closed.
-func (b *Batch) Taken() bool { return b.taken }
 
 // New returns a Writer that writes to w. Nobody else may write to w.
 func New(w io.Writer) *Writer {
-	null := false
-	if file, ok := w.(*os.File); ok {
-		// Go's runtime opens the null device in place of a closed stdout.
-		device, err := os.Stat(os.DevNull)
-		info, err2 := file.Stat()
-		null = err == nil && err2 == nil && os.SameFile(device, info)
-	}
-	return &Writer{w: w, null: null, turn: new(sync.Mutex)}
+	f, _ := w.(*os.File)
+	info, err := f.Stat() // an error if w is no file
+	return &Writer{file: w, info: info, null: err == nil && isNull(f, info)}
 }
 
-// NewPair returns Writers for stdout and stderr. If both are the same file, they
-// take turns, so that no line is written into another one.
+// NewPair returns Writers for stdout and stderr. If both are the same file, out and err
+// are the same Writer: all lines are in order, and none is written into another one.
 func NewPair(stdout, stderr io.Writer) (out, err *Writer) {
 	out, err = New(stdout), New(stderr)
-	a, isFile := stdout.(*os.File)
-	b, areFiles := stderr.(*os.File)
-	if isFile && areFiles {
-		infoA, errA := a.Stat()
-		infoB, errB := b.Stat()
-		if errA == nil && errB == nil && os.SameFile(infoA, infoB) {
-			err.turn = out.turn
-		}
+	// On Windows, SameFile takes all pipes and devices for the same file.
+	if os.SameFile(out.info, err.info) && (runtime.GOOS != "windows" || out.info.Mode().IsRegular()) {
+		err = out
 	}
 	return out, err
 }
 
-// Write has p written, which must be whole lines. If nothing else waits to be
-// written, Write waits a moment for its lines. It returns ErrDropped if there is no
-// room.
+// Write has p written, which must be whole lines. It never fails. If nothing else waits
+// to be written, Write waits a moment for its lines.
 func (w *Writer) Write(p []byte) (int, error) {
+	lines := slices.Collect(bytes.Lines(bytes.Clone(p))) // p is the caller's again when Write returns
 	w.mu.Lock()
-	if w.waiting > 0 && w.waiting+len(p) > maxWaiting || w.expired() {
-		w.dropped += bytes.Count(p, []byte("\n"))
-		w.mu.Unlock()
-		return 0, ErrDropped
+	wait := len(w.queue) == 0
+	if len(w.queue) < maxWaiting {
+		w.enqueue(len(lines), func(dst []byte, i int) []byte { return append(dst, lines[i]...) })
+	} else {
+		w.dropped += len(lines)
 	}
-	wait := w.done == nil
-	if w.dropped > 0 {
-		w.enqueue(entry{text: fmt.Appendf(nil, "pixel-ping: %s left out of the log here\n", plural(w.dropped))})
-		w.dropped = 0
-	}
-	w.enqueue(entry{text: bytes.Clone(p)}) // p is the caller's again when Write returns
-	done := w.done
 	w.mu.Unlock()
 	if wait {
-		select {
-		case <-done:
-		case <-time.After(courtesy):
-		}
+		w.Wait(courtesy)
 	}
 	return len(p), nil
 }
 
-// Batch has lines written, and returns at once. There is one batch at a time:
-// until all lines of the last one are written, or it is certain that nobody reads
-// them, Batch returns nil and leaves the lines out. The lines must not change
-// until the Batch is done.
-func (w *Writer) Batch(lines Lines) *Batch {
+// Block has count lines written, and returns at once. Line appends line i and its newline to
+// dst, without waiting, until the block is done. Block returns nil, and leaves the lines out,
+// while an earlier block is not done, while a write takes over two seconds, and after the deadline.
+func (w *Writer) Block(count int, line func(dst []byte, i int) []byte) *Entry {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.batch != nil || w.expired() {
+	if w.block != nil || w.unread() {
 		return nil
 	}
-	w.batch = &Batch{lines: lines, done: make(chan struct{})}
-	w.enqueue(entry{batch: w.batch})
-	return w.batch
+	w.block = w.enqueue(count, line)
+	return w.block
 }
 
-// SetDeadline sets the time after which no more lines are begun. What waits then
-// is dropped, and a batch that is not written is done. Of several deadlines, the
-// earliest counts.
+// SetDeadline sets the time at which the block is done, though not all of its lines are
+// written, and after which there are no blocks. Of several deadlines, the earliest counts.
 func (w *Writer) SetDeadline(t time.Time) {
+	time.AfterFunc(time.Until(t), func() { w.giveUp(true) })
+}
+
+// Wait waits until everything is written, but no longer than d.
+func (w *Writer) Wait(d time.Duration) {
+	w.mu.Lock()
+	idle := w.idle
+	w.mu.Unlock()
+	if idle != nil {
+		select {
+		case <-idle:
+		case <-time.After(d):
+		}
+	}
+}
+
+// giveUp ends the block after the deadline, or if the write under way takes too long.
+func (w *Writer) giveUp(late bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.deadline.IsZero() && w.deadline.Before(t) {
-		return
-	}
-	w.deadline = t
-	time.AfterFunc(time.Until(t), func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.finish(w.batch, false)
-	})
-}
-
-// Wait waits until everything is written, but no longer than d. It reports whether
-// everything is written.
-func (w *Writer) Wait(d time.Duration) bool {
-	w.mu.Lock()
-	done := w.done
-	w.mu.Unlock()
-	if done == nil {
-		return true
-	}
-	select {
-	case <-done:
-		return true
-	case <-time.After(d):
-		return false
+	w.late = w.late || late
+	if w.unread() {
+		w.endBlock(false)
 	}
 }
 
-// expired, enqueue and finish are called with mu held.
+// The methods below are called with mu held. Unread reports whether there can be no block now.
 
-func (w *Writer) expired() bool { return !w.deadline.IsZero() && !time.Now().Before(w.deadline) }
+func (w *Writer) unread() bool { return w.late || !w.began.IsZero() && time.Since(w.began) >= patience }
 
-func (w *Writer) enqueue(e entry) {
-	w.queue = append(w.queue, e)
-	w.waiting += len(e.text)
-	if w.done == nil {
-		w.done = make(chan struct{})
-		go w.drain()
+func (w *Writer) endBlock(taken bool) {
+	if e := w.block; e != nil {
+		w.block, e.line, e.taken = nil, nil, taken
+		close(e.done)
 	}
 }
 
-// finish ends a batch, unless it has ended already, and lets go of its lines.
-func (w *Writer) finish(b *Batch, taken bool) {
-	if b != nil && b.lines != nil {
-		b.lines, b.taken = nil, taken
-		close(b.done)
+func (w *Writer) enqueue(count int, line func(dst []byte, i int) []byte) *Entry {
+	e := &Entry{count: count, line: line, dropped: w.dropped, done: make(chan struct{})}
+	w.queue, w.dropped = append(w.queue, e), 0
+	if w.idle == nil {
+		w.idle = make(chan struct{})
+		go w.run()
 	}
+	return e
 }
 
-// drain writes what is in the queue, and returns when it is empty.
-func (w *Writer) drain() {
-	for {
-		w.mu.Lock()
-		if len(w.queue) == 0 {
-			close(w.done)
-			w.done, w.waiting = nil, 0
-			w.mu.Unlock()
-			return
-		}
-		next := w.queue[0]
-		w.queue = slices.Delete(w.queue, 0, 1)
-		w.mu.Unlock()
-		if next.batch != nil {
-			w.writeBatch(next.batch)
-			continue
-		}
-		w.write(next.text)
-		w.mu.Lock()
-		w.waiting -= len(next.text)
-		w.mu.Unlock()
-	}
-}
-
-// writeBatch writes the lines of b in chunks. If the reader does not take a chunk
-// in time, it leaves the rest out, and lets go of the lines at once.
-func (w *Writer) writeBatch(b *Batch) {
-	taken, abandoned := !w.null, false
-	for i, buf := 0, []byte(nil); ; {
-		buf, i = w.chunk(b, i, buf)
-		if len(buf) == 0 {
-			break
-		}
-		impatient := time.AfterFunc(patience, func() {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.finish(b, false)
-		})
-		ok := w.write(buf)
-		abandoned = !impatient.Stop()
-		if !ok {
-			taken = false
-			break
-		}
-	}
-	if abandoned {
-		w.write([]byte("pixel-ping: more lines were left out of the log here\n"))
-	}
+// run writes what is in the queue. Each write begins with what is due: the rest of a
+// line, and how many lines are missing.
+func (w *Writer) run() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.finish(b, taken)
-	w.batch = nil
-}
-
-// chunk returns lines of b from line i on, in buf, and the number of the next
-// line. It returns none after the last line, or if b has ended.
-func (w *Writer) chunk(b *Batch, i int, buf []byte) ([]byte, int) {
-	w.mu.Lock()
-	lines := b.lines
-	w.mu.Unlock()
-	buf = buf[:0]
-	for lines != nil && i < lines.Len() {
-		whole := len(buf)
-		buf = lines.Append(buf, i)
-		if whole > 0 && len(buf) > chunkSize {
-			return buf[:whole], i
+	for text := make([]byte, 0, 2*chunkSize); len(w.queue) > 0; w.queue = w.queue[1:] {
+		e, i, ok := w.queue[0], 0, true
+		w.missing += e.dropped
+		for ok && i < e.count && e.line != nil {
+			text = append(text[:0], w.rest...)
+			if w.missing > 0 {
+				text = fmt.Appendf(text, "pixel-ping: %s left out of the log here\n", Plural(w.missing, "line"))
+			}
+			due := len(text)
+			for more := text; i < e.count; i, text = i+1, more {
+				if more = e.line(text, i); len(text) > 0 && len(more) > chunkSize {
+					break
+				}
+			}
+			ok = w.write(text, due)
 		}
-		i++
+		w.missing += e.count - i
+		if e == w.block {
+			w.endBlock(ok && !w.null)
+		}
 	}
-	return buf, i
+	close(w.idle)
+	w.idle = nil
 }
 
-// write writes whole lines, and reports whether all of them are written. If only a
-// part of a line is written, the next call writes the rest of that line first.
-func (w *Writer) write(lines []byte) bool {
-	w.mu.Lock()
-	expired := w.expired()
+// write writes text, of which the first bytes are due, and reports whether all is written.
+// It does not hold mu while it writes.
+func (w *Writer) write(text []byte, due int) bool {
+	w.began = time.Now()
 	w.mu.Unlock()
-	if expired {
-		return false
+	impatient := time.AfterFunc(patience, func() { w.giveUp(false) })
+	n, err := w.file.Write(text)
+	for more := 0; errors.Is(err, syscall.EAGAIN); n += more { // a full pipe that does not block
+		time.Sleep(10 * time.Millisecond)
+		more, err = w.file.Write(text[n:])
 	}
-	w.turn.Lock()
-	defer w.turn.Unlock()
-	text, cut := lines, len(w.rest) > 0
-	if cut {
-		text = append(w.rest, lines...)
+	impatient.Stop()
+	w.mu.Lock()
+	w.began = time.Time{}
+	end := n
+	if n == 0 && len(w.rest) > 0 || n > 0 && text[n-1] != '\n' { // a line is cut
+		end += bytes.IndexByte(text[n:], '\n') + 1
 	}
-	n, _ := w.w.Write(text)
-	w.rest = nil
-	if n > 0 {
-		cut = text[n-1] != '\n'
+	w.rest = bytes.Clone(text[n:end])
+	if end >= due {
+		w.missing = 0
 	}
-	if cut {
-		end := n + bytes.IndexByte(text[n:], '\n') + 1
-		w.rest = bytes.Clone(text[n:end])
-	}
+	w.missing += bytes.Count(text[max(end, due):], []byte("\n"))
 	return n == len(text)
 }
 
@@ -319,12 +229,4 @@ func Plural[N int | int64](n N, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// plural returns a number of lines and the verb for it.
-func plural(lines int) string {
-	if lines == 1 {
-		return "1 line was"
-	}
-	return fmt.Sprintf("%d lines were", lines)
 }

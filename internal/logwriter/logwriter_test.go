@@ -2,7 +2,6 @@ package logwriter
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,40 +12,35 @@ import (
 	"time"
 )
 
-// hour is more time than any test takes, in a bubble.
-const hour = time.Hour
+// A reader takes what is written to it when the test calls read.
+type reader chan string
 
-// A slowFile takes a chunk when the test receives from taken.
-type slowFile struct{ taken chan string }
-
-func (f slowFile) Write(p []byte) (int, error) {
-	f.taken <- ""        // p is read only when the reader is there
-	f.taken <- string(p) // and taken as a whole
+func (r reader) Write(p []byte) (int, error) {
+	r <- ""        // p is read only when the reader is there
+	r <- string(p) // and taken as a whole
 	return len(p), nil
 }
 
-// read returns the next chunk that was written to f.
-func (f slowFile) read() string {
-	<-f.taken
-	return <-f.taken
+// read returns what is written to r next.
+func (r reader) read() string {
+	<-r
+	return <-r
 }
 
-// readAll reads everything that is written to f, until it is closed.
-func (f slowFile) readAll(each time.Duration) (all string) {
-	for range f.taken {
-		if each > 0 {
-			<-time.After(each)
-		}
-		all += <-f.taken
-	}
-	return all
-}
+// A writerFunc is a file.
+type writerFunc func(p []byte) (int, error)
 
-// lines is a batch of lines.
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// lines is a block of lines.
 type lines []string
 
-func (l lines) Len() int                        { return len(l) }
-func (l lines) Append(dst []byte, i int) []byte { return append(append(dst, l[i]...), '\n') }
+func (l lines) append(dst []byte, i int) []byte { return append(append(dst, l[i]...), '\n') }
+
+func (l lines) text() string { return strings.Join(l, "\n") + "\n" }
+
+// write has w write l as a block.
+func (l lines) write(w *Writer) *Entry { return w.Block(len(l), l.append) }
 
 // numbered returns n lines of some 100 bytes.
 func numbered(n int) (l lines) {
@@ -56,7 +50,11 @@ func numbered(n int) (l lines) {
 	return l
 }
 
-func (l lines) text() string { return strings.Join(l, "\n") + "\n" }
+// pass lets time pass in a bubble, and whatever happens then happen.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
 
 func expectDuration(t *testing.T, began time.Time, want time.Duration) {
 	t.Helper()
@@ -65,6 +63,22 @@ func expectDuration(t *testing.T, began time.Time, want time.Duration) {
 	}
 }
 
+// expectDone checks whether a block is done.
+func expectDone(t *testing.T, e *Entry, want bool) {
+	t.Helper()
+	select {
+	case <-e.done:
+		if !want {
+			t.Error("the block is done")
+		}
+	default:
+		if want {
+			t.Error("the block is not done")
+		}
+	}
+}
+
+// Nobody has to wait for lines that are written at once.
 func TestWrite(t *testing.T) {
 	var out strings.Builder
 	w := New(&out)
@@ -73,7 +87,6 @@ func TestWrite(t *testing.T) {
 			t.Errorf("%d bytes are written, error %v; want 2 and none", n, err)
 		}
 	}
-	// Nobody has to wait for lines if they are written at once.
 	if got := out.String(); got != "0\n1\n2\n" {
 		t.Errorf("the log is %q", got)
 	}
@@ -82,300 +95,414 @@ func TestWrite(t *testing.T) {
 // The caller may use its buffer again, though the reader has not read it yet.
 func TestBufferIsTheCallersAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := slowFile{make(chan string)}
-		w := New(file)
+		log := make(reader)
+		w := New(log)
 		line := []byte("a\n")
 		w.Write(line)
 		line[0] = 'b'
-		if got := file.read(); got != "a\n" {
+		if got := log.read(); got != "a\n" {
 			t.Errorf("%q is written, want a", got)
 		}
 	})
 }
 
-// A reader that does not read delays the first Write for a moment and the others
-// not at all. Whole lines are dropped, and it is said how many.
-func TestReaderThatHangs(t *testing.T) {
+// A reader that does not read delays the first Write for 100 ms and the others not at
+// all. There is room for 500 texts; the log says in their place how many are left out.
+func TestTextsThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := slowFile{make(chan string)}
-		w := New(file)
+		log := make(reader)
+		w := New(log)
 		began := time.Now()
-		written, dropped := "", 0
-		for i := range 3000 {
-			line := fmt.Sprintf("%d%s\n", i, strings.Repeat("x", 100))
-			if _, err := io.WriteString(w, line); err == nil {
-				written += line
-			} else if dropped++; err != ErrDropped {
-				t.Errorf("error %v, want %v", err, ErrDropped)
+		for i := range 700 {
+			fmt.Fprintln(w, i)
+		}
+		expectDuration(t, began, 100*time.Millisecond)
+		pass(time.Hour)
+		for i := range 500 {
+			if got, want := log.read(), fmt.Sprintln(i); got != want {
+				t.Fatalf("%q is written, want %q", got, want)
+			}
+			if i == 0 {
+				synctest.Wait()
+				io.WriteString(w, "again\n")
 			}
 		}
-		expectDuration(t, began, courtesy)
-		if len(written) > maxWaiting || dropped == 0 {
-			t.Errorf("%d bytes are waiting, want at most %d", len(written), maxWaiting)
-		}
-		for got := ""; got != written; {
-			if got += file.read(); !strings.HasPrefix(written, got) {
-				t.Fatalf("%q is written", got)
-			}
-		}
-		synctest.Wait()
-		go io.WriteString(w, "again\n")
-		got := file.read() + file.read()
-		if want := fmt.Sprintf("pixel-ping: %d lines were left out of the log here\nagain\n", dropped); got != want {
+		got := log.read()
+		if want := "pixel-ping: 200 lines left out of the log here\nagain\n"; got != want {
 			t.Errorf("%q is written, want %q", got, want)
 		}
 	})
 }
 
-func TestBatch(t *testing.T) {
+// Each line of a text counts.
+func TestLinesOfADroppedText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := make(reader)
+		w := New(log)
+		for range 500 {
+			io.WriteString(w, "a\n")
+		}
+		io.WriteString(w, "b\nb\nb\n")
+		log.read()
+		synctest.Wait()
+		io.WriteString(w, "c\n")
+		got := ""
+		for range 500 {
+			got = log.read()
+		}
+		if want := "pixel-ping: 3 lines left out of the log here\nc\n"; got != want {
+			t.Errorf("%q is written, want %q", got, want)
+		}
+	})
+}
+
+func TestBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		w := New(&out)
 		all := append(numbered(1000), strings.Repeat("long", 5000), "", "last")
-		batch := w.Batch(all)
+		block := all.write(w)
 		io.WriteString(w, "--- flushed ---\n")
-		<-batch.Done()
-		w.Wait(hour)
-		if got, want := out.String(), all.text()+"--- flushed ---\n"; got != want || !batch.Taken() {
-			t.Errorf("taken is %v, and the log is %.300q", batch.Taken(), got)
+		w.Wait(time.Hour)
+		if taken := block.Taken(); !taken || out.String() != all.text()+"--- flushed ---\n" {
+			t.Errorf("taken is %v, and the log is %.300q", taken, out.String())
+		}
+		pass(time.Hour)
+		if !(lines{"much later"}).write(w).Taken() || !lines(nil).write(w).Taken() {
+			t.Error("a block is not taken much later, or one without lines is not")
 		}
 	})
 }
 
-// A slow reader gets every line of a batch, though Batch and Write return at once.
+// A reader that takes almost two seconds for each chunk gets every line of a block,
+// though Block and Write return at once, and "--- flushed ---" after them.
 func TestSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := slowFile{make(chan string)}
-		w := New(file)
+		var log bytes.Buffer
+		w := New(writerFunc(func(p []byte) (int, error) {
+			pass(1999 * time.Millisecond)
+			return log.Write(p)
+		}))
 		began, all := time.Now(), numbered(500)
-		batch := w.Batch(all)
+		block := all.write(w)
 		io.WriteString(w, "--- flushed ---\n")
 		expectDuration(t, began, 0)
-		go func() {
-			w.Wait(hour)
-			close(file.taken)
-		}()
-		got := file.readAll(patience - time.Millisecond)
-		if got != all.text()+"--- flushed ---\n" || !batch.Taken() {
-			t.Errorf("taken is %v, and the log is %.300q", batch.Taken(), got)
+		if !block.Taken() {
+			t.Error("the block is not taken")
+		}
+		w.Wait(time.Hour)
+		if got := log.String(); got != all.text()+"--- flushed ---\n" {
+			t.Errorf("the log is %.300q", got)
 		}
 	})
 }
 
-// While a batch is being written, there is no second one.
-func TestOneBatchAtATime(t *testing.T) {
+// While a block is being written, there is no second one.
+func TestOneBlockAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := slowFile{make(chan string)}
-		w := New(file)
-		if w.Batch(numbered(1)) == nil || w.Batch(numbered(1)) != nil {
-			t.Error("the second batch is not refused, or the first one is")
+		log := make(reader)
+		w := New(log)
+		if numbered(1).write(w) == nil || numbered(1).write(w) != nil {
+			t.Error("the second block is accepted, or the first one is not")
 		}
-		file.read()
+		log.read()
 		synctest.Wait()
-		if w.Batch(numbered(1)) == nil {
-			t.Error("a batch is refused, though nothing is being written")
+		if numbered(1).write(w) == nil {
+			t.Error("a block is refused, though nothing is being written")
 		}
-		file.read()
+		log.read()
 	})
 }
 
-// A batch that nobody reads is given up, so that its memory is free: the lines are
-// cut at the end of a line, and what follows is written when the reader is back.
-func TestBatchThatNobodyReads(t *testing.T) {
+// A block that nobody reads is given up after two seconds, so that its memory is free.
+// The log is cut at the end of a line, and goes on when the reader is back.
+func TestBlockThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := slowFile{make(chan string)}
-		w := New(file)
+		log := make(reader)
+		w := New(log)
 		began := time.Now()
-		batch := w.Batch(numbered(1000))
-		<-batch.Done()
-		expectDuration(t, began, patience)
-		if batch.Taken() || batch.lines != nil {
-			t.Error("a batch that nobody reads is taken, or kept")
-		}
-		if w.Batch(numbered(1)) != nil {
-			t.Error("a second batch is accepted, though nobody reads")
-		}
+		block := numbered(1000).write(w)
 		io.WriteString(w, "--- flushed ---\n")
-		first := file.read()
+		if block.Taken() || block.line != nil {
+			t.Error("a block that nobody reads is taken, or kept")
+		}
+		expectDuration(t, began, 2*time.Second)
+		pass(time.Hour)
+		if numbered(1).write(w) != nil {
+			t.Error("a second block is accepted, though nobody reads")
+		}
+		first := log.read()
 		if !strings.HasPrefix(numbered(1000).text(), first) || !strings.HasSuffix(first, "x\n") {
 			t.Errorf("%q is written first", first)
 		}
-		if got := file.read(); got != "pixel-ping: more lines were left out of the log here\n" {
-			t.Errorf("%q is written second", got)
+		left := 1000 - strings.Count(first, "\n")
+		want := fmt.Sprintf("pixel-ping: %d lines left out of the log here\n--- flushed ---\n", left)
+		if got := log.read(); got != want {
+			t.Errorf("%q is written next, want %q", got, want)
 		}
-		if got := file.read(); got != "--- flushed ---\n" {
-			t.Errorf("%q is written third", got)
+		synctest.Wait()
+		block = numbered(1).write(w)
+		log.read()
+		if !block.Taken() {
+			t.Error("no block is taken when the reader is back")
 		}
 	})
 }
 
-// fullDisk takes room bytes, then fails as a full disk does.
-type fullDisk struct {
-	room int
-	text string
+// A block behind a text that nobody reads is given up as well, or refused.
+func TestBlockBehindATextThatNobodyReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := make(reader)
+		w := New(log)
+		io.WriteString(w, "a\n") // waits for 100 ms
+		began := time.Now()
+		if block := numbered(1000).write(w); block.Taken() {
+			t.Error("a block that nobody reads is taken")
+		}
+		expectDuration(t, began, 1900*time.Millisecond)
+		if numbered(1).write(w) != nil {
+			t.Error("a second block is accepted, though nobody reads")
+		}
+		io.WriteString(w, "b\n")
+		if got := log.read() + log.read(); got != "a\npixel-ping: 1000 lines left out of the log here\nb\n" {
+			t.Errorf("%q is written", got)
+		}
+	})
 }
 
-func (d *fullDisk) Write(p []byte) (int, error) {
-	n := min(len(p), d.room)
-	d.text += string(p[:n])
-	if d.room -= n; n < len(p) {
-		return n, syscall.ENOSPC
-	}
-	return n, nil
-}
-
-// A line of which a part was written is completed before anything else is written.
+// A full disk takes a part of a line. The line is completed before anything else is
+// written, whoever writes, and the log says what is missing.
 func TestFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for room := range 20 {
-			disk := &fullDisk{room: room}
-			w := New(disk)
-			batch := w.Batch(lines{"1:\taaaa", "15:\tb", "2:\tc"})
-			<-batch.Done()
-			if want := room >= len("1:\taaaa\n15:\tb\n2:\tc\n"); batch.Taken() != want {
-				t.Errorf("room for %d bytes: taken is %v, want %v", room, batch.Taken(), want)
+		for room := range 90 {
+			log := ""
+			w := New(writerFunc(func(p []byte) (int, error) {
+				n := min(len(p), room)
+				log += string(p[:n])
+				if room -= n; n < len(p) {
+					return n, syscall.ENOSPC
+				}
+				return n, nil
+			}))
+			before := room
+			block := lines{"1:\taaaa", "15:\tb", "2:\tc"}.write(w)
+			if got, want := block.Taken(), room >= 0 && before >= len("1:\taaaa\n15:\tb\n2:\tc\n"); got != want {
+				t.Errorf("room for %d bytes: taken is %v, want %v", before, got, want)
 			}
 			for range 3 { // while there is no room, and when there is
-				io.WriteString(w, "5:\ty\n")
+				io.WriteString(w, "5:\ty\n5:\ty\n")
 			}
-			disk.room = 1000
+			room = 1000
 			io.WriteString(w, "6:\tz\n")
-			w.Wait(hour)
-			for line := range strings.Lines(disk.text) {
-				if !strings.Contains("1:\taaaa\n15:\tb\n2:\tc\n5:\ty\n6:\tz\n", line) || !strings.Contains(line, ":") {
-					t.Errorf("room for %d bytes: there is a line %q", room, line)
+			written, missing := 0, 0
+			for line := range strings.Lines(log) {
+				var n int
+				if _, err := fmt.Sscanf(line, "pixel-ping: %d line", &n); err == nil && strings.HasSuffix(line, " here\n") {
+					missing += n
+				} else if strings.Contains("1:\taaaa\n15:\tb\n2:\tc\n5:\ty\n6:\tz\n", line) && strings.Contains(line, ":") {
+					written++
+				} else {
+					t.Errorf("room for %d bytes: there is a line %q", before, line)
 				}
 			}
-			if !strings.HasSuffix(disk.text, "\n6:\tz\n") && disk.text != "6:\tz\n" {
-				t.Errorf("room for %d bytes: the log is %q", room, disk.text)
+			if written+missing != 10 || !strings.HasSuffix("\n"+log, "\n6:\tz\n") {
+				t.Errorf("room for %d bytes: %d lines are written and %d missing, want 10: %q", before, written, missing, log)
 			}
 		}
 	})
 }
 
-// brokenPipe is a log whose reader has gone.
-type brokenPipe struct{}
-
-func (brokenPipe) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
-
-func TestReaderThatHasGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		w := New(brokenPipe{})
-		batch := w.Batch(numbered(100))
-		<-batch.Done()
-		if batch.Taken() {
-			t.Error("a batch is taken, though its reader has gone")
-		}
-		expectDuration(t, began, 0)
-	})
-}
-
-// What the null device takes is written nowhere. Go's runtime opens the device in
-// place of a stdout that is closed.
-func TestNullDevice(t *testing.T) {
-	file, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	batch := New(file).Batch(lines{"a"})
-	<-batch.Done()
-	if batch.Taken() {
-		t.Error("a batch is taken, though it was written to the null device")
-	}
-
-	other, err := os.Create(t.TempDir() + "/log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	batch = New(other).Batch(lines{"a"})
-	if <-batch.Done(); !batch.Taken() {
-		t.Error("a batch is not taken, though it was written to a file")
+// A pipe that is full and does not block is tried again: lines stay whole, and a reader
+// is waited for as if the pipe blocked.
+func TestFullPipeThatDoesNotBlock(t *testing.T) {
+	for _, bytesPerSecond := range []int{3000, 1000} {
+		synctest.Test(t, func(t *testing.T) {
+			began, log := time.Now(), ""
+			w := New(writerFunc(func(p []byte) (int, error) {
+				room := 1000 + int(time.Since(began).Seconds()*float64(bytesPerSecond)) - len(log)
+				n := min(len(p), room)
+				log += string(p[:n])
+				if n < len(p) {
+					return n, syscall.EAGAIN
+				}
+				return n, nil
+			}))
+			all := numbered(200)
+			block := all.write(w)
+			io.WriteString(w, "--- flushed ---\n")
+			w.Wait(time.Hour)
+			if bytesPerSecond == 1000 { // 4,096 bytes take more than two seconds
+				if block.Taken() || !strings.HasPrefix(log, all[:30].text()) ||
+					!strings.HasSuffix(log, "x\npixel-ping: 161 lines left out of the log here\n--- flushed ---\n") {
+					t.Errorf("the log is %q", log)
+				}
+			} else if !block.Taken() || log != all.text()+"--- flushed ---\n" {
+				t.Errorf("the log is %q", log)
+			}
+		})
 	}
 }
 
-// At the deadline a batch is done, and nothing is begun after it. The line under
-// way is written whole.
+// At the deadline a block is done, and no line of it is begun after it. The chunk under
+// way is written whole, and so are texts.
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := slowFile{make(chan string)}
-		w := New(file)
+		log := make(reader)
+		w := New(log)
 		began := time.Now()
-		w.SetDeadline(began.Add(hour))
-		w.SetDeadline(began.Add(time.Second))
-		w.SetDeadline(began.Add(hour))
-		batch := w.Batch(numbered(1000))
-		io.WriteString(w, "--- flushed ---\n")
-		<-batch.Done()
+		for _, after := range []time.Duration{24 * time.Hour, time.Second, 1500 * time.Millisecond} {
+			w.SetDeadline(began.Add(after))
+		}
+		block := numbered(1000).write(w)
+		pass(time.Second - 1)
+		expectDone(t, block, false)
+		if block.Taken() || numbered(1).write(w) != nil {
+			t.Error("a block is taken after the deadline")
+		}
 		expectDuration(t, began, time.Second)
-		if batch.Taken() || w.Batch(numbered(1)) != nil {
-			t.Error("a batch is taken after the deadline")
+		io.WriteString(w, "late\n")
+		w.Wait(Grace)
+		expectDuration(t, began, 1250*time.Millisecond)
+		pass(time.Hour)
+		first := log.read()
+		if !strings.HasSuffix(first, "x\n") {
+			t.Errorf("%q is written, want whole lines", first)
 		}
-		if _, err := io.WriteString(w, "late\n"); err != ErrDropped {
-			t.Errorf("error %v, want %v", err, ErrDropped)
+		want := fmt.Sprintf("pixel-ping: %d lines left out of the log here\nlate\n", 1000-strings.Count(first, "\n"))
+		if got := log.read(); got != want {
+			t.Errorf("%q is written next, want %q", got, want)
 		}
-		if w.Wait(Grace) {
-			t.Error("everything is said to be written, though a chunk is under way")
-		}
-		expectDuration(t, began, time.Second+Grace)
-		if got := file.read(); !strings.HasSuffix(got, "x\n") {
-			t.Errorf("%q is written, want whole lines", got)
-		}
-		if !w.Wait(hour) {
-			t.Error("something is said to be left, though the deadline has passed")
+		synctest.Wait()
+		if numbered(1).write(w) != nil {
+			t.Error("a block is accepted long after the deadline")
 		}
 	})
 }
 
-// Chunks end with a line, and only a line that is longer than a chunk is written
-// in one that is longer: the system writes the others whole or not at all.
+// A stop whose log ends after 8.4 seconds takes at most 8.7, however slow the reader is.
+func TestStopWithASlowReader(t *testing.T) {
+	for bytesPerSecond, want := range map[int]time.Duration{
+		100: 2250 * time.Millisecond, 1000: 2250 * time.Millisecond, // a chunk takes more than two seconds
+		3000: 8650 * time.Millisecond, 20_000: 103_954 * time.Second / 20_000, // the second one takes all bytes
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := New(writerFunc(func(p []byte) (int, error) {
+				pass(time.Duration(len(p)) * time.Second / time.Duration(bytesPerSecond))
+				return len(p), nil
+			}))
+			began := time.Now()
+			w.SetDeadline(began.Add(8400 * time.Millisecond))
+			block := numbered(1000).write(w)
+			if got := block.Taken(); got != (bytesPerSecond == 20_000) {
+				t.Errorf("%d bytes a second: taken is %v", bytesPerSecond, got)
+			}
+			io.WriteString(w, "3 hits of 2 keys were not delivered; the log does not have them\n")
+			w.Wait(250 * time.Millisecond)
+			expectDuration(t, began, want)
+			pass(time.Hour)
+		})
+	}
+}
+
+// Chunks end with a line, and only a line that is longer than a chunk is written in one
+// that is longer: the system writes the others whole or not at all.
 func TestChunks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := slowFile{make(chan string)}
-		w := New(file)
-		long := strings.Repeat("x", 3*chunkSize)
-		batch := w.Batch(append(append(numbered(200), long), numbered(200)...))
-		for ended := false; !ended; {
-			chunk := file.read()
-			if !strings.HasSuffix(chunk, "x\n") || len(chunk) > chunkSize && chunk != long+"\n" {
-				t.Errorf("there is a chunk of %d bytes: %.20q...", len(chunk), chunk)
+		long := strings.Repeat("x", 3*4096)
+		fail := true
+		w := New(writerFunc(func(p []byte) (int, error) {
+			if fail {
+				return 0, syscall.ENOSPC
 			}
-			synctest.Wait()
-			select {
-			case <-batch.Done():
-				ended = true
-			default:
+			if !bytes.HasSuffix(p, []byte("\n")) || len(p) > 4096 && string(p) != long+"\n" {
+				t.Errorf("there is a chunk of %d bytes: %.20q...", len(p), p)
 			}
+			return len(p), nil
+		}))
+		io.WriteString(w, "left out\n")
+		fail = false
+		all := append(append(lines{long}, numbered(200)...), long)
+		if !append(all, numbered(200)...).write(w).Taken() {
+			t.Error("the block is not taken")
 		}
 	})
 }
 
-// With stdout and stderr in one file, a line of the one is not written into a line
-// of the other.
-func TestOneFileForBoth(t *testing.T) {
+// What the null device takes is written nowhere. Go's runtime opens the device in place
+// of a stdout that is closed.
+func TestNullDevice(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
 	file, err := os.Create(t.TempDir() + "/log")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	again, err := os.Open(file.Name())
+	for f, want := range map[*os.File]bool{null: false, file: true} {
+		if got := (lines{"a"}).write(New(f)).Taken(); got != want {
+			t.Errorf("%s: taken is %v, want %v", f.Name(), got, want)
+		}
+	}
+}
+
+// A log that was closed takes nothing, and holds nobody up.
+func TestClosedLog(t *testing.T) {
+	file, err := os.Create(t.TempDir() + "/log")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close()
-	other, err := os.Create(t.TempDir() + "/other")
+	w := New(file)
+	file.Close()
+	if (lines{"a"}).write(w).Taken() || (lines{"a"}).write(New(file)).Taken() {
+		t.Error("a block is taken, though its file is closed")
+	}
+	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.Close()
-	if out, err := NewPair(file, again); out.turn != err.turn {
-		t.Error("the Writers of one file do not take turns")
+	defer write.Close()
+	read.Close()
+	if numbered(100).write(New(write)).Taken() {
+		t.Error("a block is taken, though its reader has gone")
 	}
-	for _, pair := range [][2]io.Writer{{file, other}, {file, io.Discard}, {io.Discard, io.Discard}} {
-		if out, err := NewPair(pair[0], pair[1]); out.turn == err.turn {
-			t.Error("the Writers of two files take turns, though they need not")
+}
+
+// Stdout and stderr have a Writer each, unless they are one file.
+func TestOneFileForBoth(t *testing.T) {
+	create := func(name string) *os.File {
+		file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { file.Close() })
+		return file
+	}
+	dir := t.TempDir()
+	file, again, other := create(dir+"/log"), create(dir+"/log"), create(dir+"/other")
+	if out, err := NewPair(file, again); out != err {
+		t.Error("one file has two Writers")
+	}
+	closed := create(dir + "/closed")
+	closed.Close()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	defer write.Close()
+	read2, write2, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read2.Close()
+	defer write2.Close()
+	for _, pair := range [][2]io.Writer{{file, other}, {file, io.Discard}, {io.Discard, io.Discard}, {write, write2},
+		{closed, closed}, {closed, file}} {
+		if out, err := NewPair(pair[0], pair[1]); out == err {
+			t.Errorf("%v and %v have one Writer", pair[0], pair[1])
 		}
 	}
 }
