@@ -3,6 +3,8 @@
 package packages
 
 import (
+	"crypto/md5"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,6 +65,11 @@ func TestFilesOfTheDebianPackage(t *testing.T) {
 		}
 		if field := run(t, "dpkg-deb", "--field", made.deb(arch), "Architecture"); field != arch+"\n" {
 			t.Errorf("the architecture of the package is %q, want %s", field, arch)
+		}
+		// dpkg asks at an upgrade if it is another one: everybody has edited it.
+		const sum = "f2e84cfe131124f209961ad84b0d24f9"
+		if got := fmt.Sprintf("%x", md5.Sum([]byte(got["etc/pixel-ping/config.json"]))); got != sum {
+			t.Errorf("the MD5 sum of the configuration is %s, want that of version 1.1.0, %s", got, sum)
 		}
 		if got := machine(t, got["usr/bin/pixel-ping"]); got != "linux-"+arch {
 			t.Errorf("the program is for %s, want %s", got, arch)
@@ -299,13 +306,13 @@ func TestDebianPackage(t *testing.T) {
 
 	// A version that would not start leaves the one that runs alone.
 	write(strings.Replace(edited, `"interval"`, `"intervall"`, 1))
-	reconfigured := s.run(t, "dpkg-reconfigure", "pixel-ping")
+	reconfigured := s.run(t, "/var/lib/dpkg/info/pixel-ping.postinst", "configure", newer.version)
 	if calls := s.calls(t); calls != reload {
 		t.Errorf("with a broken configuration, the upgrade calls %q, and should not restart", calls)
 	}
 	for _, want := range []string{
 		"pixel-ping: " + configPath + ": interval: missing", "pixel-ping was not restarted",
-		"Edit " + configPath + ", and then run: systemctl restart pixel-ping\n",
+		"Mend " + configPath + ", or what that line names, and then run: systemctl restart pixel-ping\n",
 	} {
 		if !strings.Contains(reconfigured, want) {
 			t.Errorf("with a broken configuration, the upgrade does not say %q:\n%s", want, reconfigured)
