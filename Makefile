@@ -10,6 +10,13 @@ ifeq ($(GOTOOLCHAIN)$(MAKELEVEL),local0)
 $(shell echo "Warning: $$(sed -n 's/^toolchain //p' go.mod) cannot be fetched. This Go has known security holes that \
 	reach pixel-ping: GO-2026-6617, GO-2026-6603, GO-2026-6611, GO-2026-6613." >&2)
 endif
+# git refuses to read a repository of another user, such as that of a clone in which root
+# runs make install. The go command would then refuse to build.
+ifneq ($(wildcard .git),)
+ifneq ($(shell git rev-parse HEAD >/dev/null 2>&1; echo $$?),0)
+export GOFLAGS := $(shell go env GOFLAGS) -buildvcs=false
+endif
+endif
 endif
 
 # The Go programs: ./... leaves out what is in testdata.
@@ -154,11 +161,13 @@ image: ## make container images in .build/image (needs Docker or buildah)
 	@internal/packages/image
 
 .PHONY: packages
-packages: build ## make archives, packages and images, and install and run them (needs root, dpkg, lintian, man, buildah)
+packages: build ## make archives, packages and images, and install and run them (needs root, dpkg, lintian, man, buildah, npm)
 	@internal/rig/need lintian lintian
 	@internal/rig/need man man-db
 	@internal/rig/need unzip unzip
 	@internal/rig/need git git
+	@internal/rig/need npm nodejs npm
+	@internal/rig/need adduser adduser
 	PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/packages
 
 .PHONY: clean

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -110,10 +111,11 @@ func unpack(t *testing.T, platform string) string {
 // Each archive has the program for its platform, and everything else that it needs.
 func TestArchives(t *testing.T) {
 	recipes := files(t, filepath.Join(made.folder, "testdata/recipes"))
-	readme := files(t, made.folder)["README.md"]
 	for _, platform := range platforms {
 		t.Run(platform, func(t *testing.T) {
-			got := files(t, unpack(t, platform))
+			folder := unpack(t, platform)
+			checkLinks(t, folder)
+			got := files(t, folder)
 			program := "pixel-ping"
 			if strings.HasPrefix(platform, "windows") {
 				program += ".exe"
@@ -121,19 +123,16 @@ func TestArchives(t *testing.T) {
 			if machine := machine(t, got[program]); machine != platform {
 				t.Errorf("%s is a program for %s", program, machine)
 			}
-			if got["README.md"] != readme {
-				t.Error("README.md differs")
-			}
 			licence := got["LICENCE"]
 			if !strings.HasPrefix(licence, "MIT") || !strings.Contains(licence, "Permission is hereby granted") ||
-				!strings.HasSuffix(readme, "## Licence\n\n"+licence) {
+				!strings.HasSuffix(got["README.md"], "## Licence\n\n"+licence) {
 				t.Errorf("the licence is %q", licence)
 			}
 			if !strings.HasPrefix(got["pixel-ping.1"], ".TH PIXEL-PING 1 ") {
 				t.Errorf("the manual page begins with %.40q", got["pixel-ping.1"])
 			}
 			for name, text := range recipes {
-				if got["testdata/recipes/"+name] != text {
+				if filepath.Base(name) != "README.md" && got["testdata/recipes/"+name] != text {
 					t.Errorf("the recipe %s is missing or differs", name)
 				}
 			}
@@ -142,6 +141,28 @@ func TestArchives(t *testing.T) {
 				t.Errorf("there are %d files, want %d: %q", len(got), want, slices.Sorted(maps.Keys(got)))
 			}
 		})
+	}
+}
+
+// checkLinks checks that the links of the READMEs in a folder and below lead to files
+// there.
+func checkLinks(t *testing.T, folder string) {
+	t.Helper()
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	links := 0
+	for readme, text := range files(t, folder) {
+		if filepath.Base(readme) != "README.md" {
+			continue
+		}
+		for _, parts := range link.FindAllStringSubmatch(text, -1) {
+			links++
+			if _, err := os.Stat(filepath.Join(folder, filepath.Dir(readme), parts[1])); err != nil {
+				t.Errorf("%s has the link %s, which leads nowhere", readme, parts[0])
+			}
+		}
+	}
+	if links < 30 {
+		t.Errorf("the READMEs have only %d links", links)
 	}
 }
 

@@ -3,12 +3,13 @@
 package packages
 
 import (
+	"crypto/md5"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 
 	"pixel-ping/internal/rig"
@@ -28,24 +29,27 @@ func TestLintian(t *testing.T) {
 	}
 }
 
+const documents = "usr/share/doc/pixel-ping/" // of the package
+
 // The two packages differ in nothing but the program, and have the files that they
-// should have.
+// should have. The recipes are those of the source, but for the READMEs and the path of
+// the program.
 func TestFilesOfTheDebianPackage(t *testing.T) {
-	units := files(t, filepath.Join(made.folder, "testdata/recipes/systemd"))
+	recipes := files(t, filepath.Join(made.folder, "testdata/recipes"))
 	want := map[string]bool{
 		"etc/pixel-ping/config.json":                true,
 		"usr/bin/pixel-ping":                        true,
-		"usr/share/doc/pixel-ping/README.md":        true,
-		"usr/share/doc/pixel-ping/changelog.gz":     true,
-		"usr/share/doc/pixel-ping/copyright":        true,
+		documents + "README.md":                     true,
+		documents + "changelog.gz":                  true,
+		documents + "config.example.json":           true,
+		documents + "copyright":                     true,
 		"usr/share/lintian/overrides/pixel-ping":    true,
 		"usr/share/man/man1/pixel-ping.1.gz":        true,
 		"usr/lib/systemd/system/pixel-ping.service": true,
+		"usr/lib/systemd/system/pixel-ping.socket":  true,
 	}
-	for name := range units {
-		if strings.HasSuffix(name, ".socket") {
-			want["usr/lib/systemd/system/"+name] = true
-		}
+	for name := range recipes {
+		want[documents+"recipes/"+name] = true
 	}
 	for _, arch := range []string{"amd64", "arm64"} {
 		folder := t.TempDir()
@@ -62,19 +66,58 @@ func TestFilesOfTheDebianPackage(t *testing.T) {
 		if field := run(t, "dpkg-deb", "--field", made.deb(arch), "Architecture"); field != arch+"\n" {
 			t.Errorf("the architecture of the package is %q, want %s", field, arch)
 		}
+		// dpkg asks at an upgrade if it is another one: everybody has edited it.
+		const sum = "f2e84cfe131124f209961ad84b0d24f9"
+		if got := fmt.Sprintf("%x", md5.Sum([]byte(got["etc/pixel-ping/config.json"]))); got != sum {
+			t.Errorf("the MD5 sum of the configuration is %s, want that of version 1.1.0, %s", got, sum)
+		}
 		if got := machine(t, got["usr/bin/pixel-ping"]); got != "linux-"+arch {
 			t.Errorf("the program is for %s, want %s", got, arch)
 		}
-		unit := strings.ReplaceAll(units["pixel-ping.service"], "/usr/local/bin/", "/usr/bin/")
-		if got["usr/lib/systemd/system/pixel-ping.service"] != unit {
-			t.Error("the unit differs from the recipe in more than the path of the program")
+		for name, text := range recipes {
+			text = strings.ReplaceAll(text, "/usr/local/bin/", "/usr/bin/")
+			if filepath.Base(name) != "README.md" && got[documents+"recipes/"+name] != text {
+				t.Errorf("%s differs from the recipe in more than the path of the program", name)
+			}
 		}
+		for _, name := range []string{"pixel-ping.service", "pixel-ping.socket"} {
+			if got["usr/lib/systemd/system/"+name] != got[documents+"recipes/systemd/"+name] {
+				t.Errorf("the unit %s is not the one of the recipes", name)
+			}
+		}
+	}
+}
+
+// What the READMEs of the package link to and name is in the package.
+func TestReadmesOfTheDebianPackage(t *testing.T) {
+	folder := t.TempDir()
+	run(t, "dpkg-deb", "--extract", made.deb("amd64"), folder)
+	checkLinks(t, filepath.Join(folder, documents))
+	named := regexp.MustCompile(`/usr/share/doc/pixel-ping[\w./-]*[\w/]|testdata\S*`)
+	names := 0
+	for readme, text := range files(t, filepath.Join(folder, documents)) {
+		if filepath.Base(readme) != "README.md" {
+			continue
+		}
+		for _, name := range named.FindAllString(text, -1) {
+			names++
+			if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
+				t.Errorf("%s names %s, which is not there", readme, name)
+			}
+		}
+		if strings.Contains(text, "the repository") {
+			t.Errorf("%s speaks of the repository", readme)
+		}
+	}
+	if names < 9 {
+		t.Errorf("the READMEs name only %d files of the package", names)
 	}
 }
 
 // A system is a copy of the machine's file system: what is written to it goes to
 // the folder changes, and leaves the machine as it is. systemd seems to run in it,
-// but its two commands that packages use only write down how they were called.
+// but its two commands that packages use only write down how they were called. The
+// service is active, and its socket is enabled, if the file /running is there.
 type system struct {
 	folder  string
 	changes string
@@ -94,7 +137,7 @@ func newSystem(t *testing.T) system {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"systemctl", "deb-systemd-invoke"} {
-		script := "#!/bin/sh\necho \"${0##*/} $*\" >>/calls\n"
+		const script = "#!/bin/sh\ncase $* in *is-*) [ -e /running ];; *) echo \"${0##*/} $*\" >>/calls;; esac\n"
 		if err := os.WriteFile(filepath.Join(tools, name), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -140,28 +183,37 @@ func (s system) run(t *testing.T, args ...string) string {
 	return text
 }
 
-// startService starts the commands of the unit in the order in which systemd would
-// start them, and returns the one that serves, or the first one that failed.
-func (s system) startService(t *testing.T) (process *rig.Process, failed bool) {
+// startService starts the command of the unit as the user of the unit.
+func (s system) startService(t *testing.T) *rig.Process {
 	t.Helper()
 	unit, err := os.ReadFile(filepath.Join(s.changes, "usr/lib/systemd/system/pixel-ping.service"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"ExecStartPre", "ExecStart"} {
-		// A plus sign before the path means "as root".
-		for _, line := range regexp.MustCompile(`(?m)^`+name+`=\+?(.*)$`).FindAllStringSubmatch(string(unit), -1) {
-			log := rig.NewOutput()
-			process = rig.Start(t, s.command(strings.Fields(line[1])...), log, log)
-			if name == "ExecStartPre" && process.Wait(t) != 0 {
-				return process, true
-			}
+	setting := func(name string) string {
+		t.Helper()
+		found := regexp.MustCompile(`(?m)^`+name+`=(.*)$`).FindAllStringSubmatch(string(unit), -1)
+		if len(found) != 1 {
+			t.Fatalf("the unit has %s= %d times, want once", name, len(found))
 		}
+		return found[0][1]
 	}
-	if process == nil {
-		t.Fatal("the unit starts nothing")
+	user, log := setting("User"), rig.NewOutput()
+	as := []string{"setpriv", "--reuid=" + user, "--regid=" + user, "--init-groups"}
+	return rig.Start(t, s.command(append(as, strings.Fields(setting("ExecStart"))...)...), log, log)
+}
+
+// running says whether the service runs.
+func (s system) running(t *testing.T, runs bool) {
+	t.Helper()
+	path := filepath.Join(s.changes, "running")
+	err := os.Remove(path)
+	if runs {
+		err = os.WriteFile(path, nil, 0o600)
 	}
-	return process, false
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 const configPath = "/etc/pixel-ping/config.json"
@@ -177,8 +229,9 @@ func TestDebianPackage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if stat := info.Sys().(*syscall.Stat_t); info.Mode() != 0o600 || stat.Uid != 0 || stat.Gid != 0 {
-			t.Errorf("%s, the configuration has the mode %v and the owner %d:%d", when, info.Mode(), stat.Uid, stat.Gid)
+		owner := s.run(t, "stat", "--format=%U:%G", configPath)
+		if info.Mode() != 0o640 || owner != "root:pixel-ping\n" {
+			t.Errorf("%s, the configuration has the mode %v and the owner %s", when, info.Mode(), owner)
 		}
 	}
 
@@ -193,14 +246,12 @@ func TestDebianPackage(t *testing.T) {
 	}
 
 	// Nobody has edited the configuration: the service does not start.
-	process, _ := s.startService(t)
-	if status := process.Wait(t); status != 1 {
-		t.Errorf("with the shipped configuration the exit status is %d, want 1", status)
-	}
-	said := process.Stdout.String()
-	if !strings.HasPrefix(said, "pixel-ping: "+configPath+": endpoint: ") || !strings.Contains(said, "EDIT THIS") ||
-		strings.Count(said, "\n") != 1 {
-		t.Errorf("with the shipped configuration it says %q, want one line that says what to edit", said)
+	process := s.startService(t)
+	status, said := process.Wait(t), process.Stdout.String()
+	if want := "pixel-ping: " + configPath + ": endpoint: "; status == 0 || !strings.Contains(said, want) ||
+		!strings.Contains(said, "EDIT THIS") {
+		t.Errorf("with the shipped configuration the exit status is %d, and it says %q, want that it names what to edit",
+			status, said)
 	}
 
 	// Two lines are edited: it starts, counts and delivers.
@@ -211,15 +262,16 @@ func TestDebianPackage(t *testing.T) {
 	port := rig.FreePort(t)
 	edited := regexp.MustCompile(`"EDIT THIS.*"`).ReplaceAllString(string(text), `"http://`+app.Address+`/save_hits"`)
 	edited = strings.Replace(edited, `"9187"`, `"`+port+`"`, 1)
-	if err := os.WriteFile(config, []byte(edited), 0o600); err != nil {
-		t.Fatal(err)
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil { // the mode of a new file
+			t.Fatal(err)
+		}
 	}
+	write(edited)
 	use := func(key string) {
 		t.Helper()
-		process, failed := s.startService(t)
-		if failed {
-			t.Fatalf("the service does not start: %s", process.Stdout)
-		}
+		process := s.startService(t)
 		process.Stdout.WaitLine(t, 0, "Serving the pixel at ")
 		daemon := &rig.Daemon{Process: process, Address: "localhost:" + port}
 		daemon.Hit(t, key)
@@ -237,6 +289,7 @@ func TestDebianPackage(t *testing.T) {
 
 	// An upgrade keeps the configuration, without a question.
 	newer := makeNewer(t)
+	s.running(t, true)
 	s.run(t, "dpkg", "--install", newer.deb("amd64"))
 	if calls := s.calls(t); !strings.HasSuffix(calls, reload+"deb-systemd-invoke try-restart pixel-ping.service\n") ||
 		strings.Contains(calls, "stop") {
@@ -250,6 +303,22 @@ func TestDebianPackage(t *testing.T) {
 	}
 	checkMode("after the upgrade")
 	use("upgraded")
+
+	// A version that would not start leaves the one that runs alone.
+	write(strings.Replace(edited, `"interval"`, `"intervall"`, 1))
+	reconfigured := s.run(t, "/var/lib/dpkg/info/pixel-ping.postinst", "configure", newer.version)
+	if calls := s.calls(t); calls != reload {
+		t.Errorf("with a broken configuration, the upgrade calls %q, and should not restart", calls)
+	}
+	for _, want := range []string{
+		"pixel-ping: " + configPath + ": interval: missing", "pixel-ping was not restarted",
+		"Mend " + configPath + ", or what that line names, and then run: systemctl restart pixel-ping\n",
+	} {
+		if !strings.Contains(reconfigured, want) {
+			t.Errorf("with a broken configuration, the upgrade does not say %q:\n%s", want, reconfigured)
+		}
+	}
+	write(edited)
 
 	// What systemctl enable does.
 	wants := filepath.Join(s.changes, "etc/systemd/system/multi-user.target.wants")
@@ -272,9 +341,44 @@ func TestDebianPackage(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(s.changes, "usr/bin/pixel-ping")); err == nil {
 		t.Error("after the removal, the program is still there")
 	}
+
+	// An installation after it goes on with the same configuration, and says how.
+	s.running(t, false)
+	installed = s.run(t, "dpkg", "--install", newer.deb("amd64"))
+	if !strings.Contains(installed, "pixel-ping does not run. To start it, run: systemctl enable --now pixel-ping\n") {
+		t.Errorf("the second installation does not say what to do next:\n%s", installed)
+	}
+	use("reinstalled")
+	for _, name := range []string{"/var/lib/pixel-ping", "/etc/systemd/system/pixel-ping.service.d"} {
+		if err := os.MkdirAll(filepath.Join(s.changes, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.run(t, "dpkg", "--purge", "pixel-ping")
 	if left := run(t, "find", s.changes, "-name", "*pixel-ping*"); left != "" {
 		t.Errorf("after the purge, these are left:\n%s", left)
+	}
+}
+
+// An upgrade from 1.1, whose user systemd made: the journal moves to where the new user
+// may go, and the user joins the group that may read the certificate's key.
+func TestUpgradeFrom11(t *testing.T) {
+	s := newSystem(t)
+	s.run(t, "dpkg", "--install", made.deb("amd64"))
+	s.run(t, "groupadd", "--system", "pixel-ping-tls")
+	s.run(t, "sh", "-ec", `
+cd /var/lib
+mkdir -p private/pixel-ping
+chmod 700 private private/pixel-ping
+chown 61184:61184 private/pixel-ping
+echo counts >private/pixel-ping/counts
+ln -s private/pixel-ping .`)
+	s.running(t, true)
+	s.run(t, "/var/lib/dpkg/info/pixel-ping.postinst", "configure", "1.1.0")
+	script := "cat /var/lib/private/pixel-ping/counts; test -w /var/lib/pixel-ping && ls /var/lib/pixel-ping; id -Gn"
+	got, _ := output(s.command("runuser", "-u", "pixel-ping", "--", "sh", "-c", script))
+	if !strings.HasSuffix(got, "\ncounts\npixel-ping pixel-ping-tls\n") {
+		t.Errorf("after the upgrade, the user finds:\n%s", got)
 	}
 }
 
