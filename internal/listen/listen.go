@@ -1,0 +1,45 @@
+// Package listen finds what the daemon listens on: the sockets that systemd listens on
+// for it, a Unix socket, or the addresses of a host.
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+)
+
+// NoPort is a port that is not set. Only inherited sockets will do then.
+const NoPort = -1
+
+// ErrNoPort says that there is nothing to listen on.
+var ErrNoPort = errors.New("port: missing; want a number from 0 to 65535, or the path of a socket, with a slash")
+
+// Find listens, and returns at least one listener. Sockets that this process inherits
+// come first, then the Unix socket at path, then host and port, see TCP. inherited
+// reports whether the first was the case. Find takes the variables about inherited
+// sockets out of the environment, so it may be called once. It returns early when ctx
+// ends. An error is one line that names the settings; after it, nothing is left bound.
+func Find(ctx context.Context, host string, port int, path string) (listeners []net.Listener, isInherited bool, err error) {
+	listeners, err = inherited()
+	switch {
+	case listeners != nil || err != nil:
+		return listeners, true, err
+	case path != "":
+		listener, err := Unix(path)
+		if err != nil {
+			return nil, false, fmt.Errorf("port: %w", err)
+		}
+		return []net.Listener{listener}, false, nil
+	case port == NoPort:
+		return nil, false, ErrNoPort
+	}
+	listeners, err = TCP(ctx, host, port)
+	return listeners, false, err
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, listener := range listeners {
+		listener.Close()
+	}
+}
