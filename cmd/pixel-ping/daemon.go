@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"net"
 	"time"
 
 	"pixel-ping/internal/cert"
@@ -12,6 +12,7 @@ import (
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/listen"
 	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/memory"
 	"pixel-ping/internal/metrics"
@@ -35,120 +36,148 @@ const (
 	secondLog = 2 * time.Second
 )
 
-// daemon wires the store, the server, the flusher and those who watch them, prints
-// the start-up lines, and runs until it is stopped: by the end of ctx, by a signal, or
-// because it cannot accept connections any more. Then it delivers the counts that it
-// holds. The original prints its line before it listens, and runs on without a server
-// if the port is taken or the certificate does not load.
-func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
-	tell := func(line string) { fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), oneLine(line)) }
-	conf, certificate, err := load(path, stderr)
+// daemon has the parts of a running daemon, in the order in which start makes them.
+// One that start has not made is nil. run is to be called once.
+type daemon struct {
+	path           string            // of the configuration
+	stdout, stderr *logwriter.Writer // the log, and what goes wrong
+
+	signals     *signals.Signals
+	certificate *cert.Certificate // also nil if there is none
+	store       *hits.Store
+	server      *server.Server
+	flusher     *flush.Flusher
+	listeners   []net.Listener
+	metrics     *metrics.Server // also nil if there is none
+	manager     *systemd.Notifier
+
+	flushed chan flush.Rest // what the flusher leaves; nil until the flusher runs, which then closes the store
+}
+
+// run starts the daemon, and returns when it has stopped: by the end of ctx, by a
+// signal, or because it cannot accept connections any more. After a stop, it returns
+// an error that says which hits are lost, if some are.
+func (d *daemon) run(ctx context.Context) error {
+	defer d.close()
+	if err := d.start(ctx); err != nil {
+		if d.signals.Running.Err() != nil {
+			return nil // stopped meanwhile
+		}
+		return err
+	}
+	return d.serve()
+}
+
+// close undoes start, in the reverse order. What is undone already stays so.
+func (d *daemon) close() {
+	d.manager.Close()
+	d.metrics.Close()
+	for _, listener := range d.listeners {
+		listener.Close()
+	}
+	if d.store != nil && d.flushed == nil {
+		d.store.Close()
+	}
+	d.signals.Close()
+}
+
+// start makes the parts, and prints the start-up lines when the daemon listens. The
+// original prints its line before it listens, and runs on without a server if the
+// port is taken or the certificate does not load. An error begins with d.path.
+func (d *daemon) start(ctx context.Context) error {
+	// Signals come first: looking up the name of the host may take long, and a signal
+	// ends it.
+	d.signals = signals.Watch(ctx, func() { d.stdout.SetDeadline(time.Now().Add(secondLog)) })
+	conf, certificate, err := load(d.path, d.stderr)
 	if err != nil {
 		return err
 	}
-	store, err := hits.Open(conf.MaxMemory, conf.Journal, tell)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	d.certificate = certificate
+	if d.store, err = hits.Open(conf.MaxMemory, conf.Journal, d.tell); err != nil {
+		return fmt.Errorf("%s: %w", d.path, err)
 	}
-	srv := server.New(pixel.Handler{Hits: store}, certificate.Getter(), conf.MaxConnections, stderr)
-	memory.Bound(conf.MaxMemory, srv.MaxConnections())
-	flusher := &flush.Flusher{Store: store, Discard: conf.Discard, Interval: conf.Interval, Stdout: stdout, Stderr: stderr}
+	d.server = server.New(pixel.Handler{Hits: d.store}, certificate.Getter(), conf.MaxConnections, d.stderr)
+	memory.Bound(conf.MaxMemory, d.server.MaxConnections())
+	d.manager = systemd.NewNotifier()
+	d.flusher = &flush.Flusher{Store: d.store, Discard: conf.Discard, Interval: conf.Interval,
+		Stdout: d.stdout, Stderr: d.stderr, Alive: d.manager.Expect}
 	if conf.Endpoint != nil {
-		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
+		application := endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
+		application.Alive, d.flusher.Endpoint = d.manager.Expect, application
 	}
-
-	// Signals are handled before the daemon listens: looking up the name of the host may
-	// take long, and a signal ends it.
-	process := signals.Watch(ctx, func() { stdout.SetDeadline(time.Now().Add(secondLog)) })
-	defer process.Close()
-	listeners, err := systemd.Listeners()
-	switch {
-	case err != nil:
-	case listeners != nil:
-		srv.Inherit()
+	var inherited bool
+	d.listeners, inherited, err = listen.Find(d.signals.Running, conf.Host, conf.Port, conf.Socket)
+	if inherited {
+		d.server.Inherit()
+		if conf.Port != config.NoPort {
+			d.tell("host and port are ignored: the daemon serves the sockets that systemd listens on for it")
+		}
 		conf.Host = "" // for the URL: the socket has its own address
-	case conf.Socket != "":
-		listeners, err = server.ListenSocket(conf.Socket)
-	case conf.Port == config.NoPort:
-		err = config.ErrNoPort
-	default:
-		listeners, err = server.Listen(process.Running, conf.Host, conf.Port)
 	}
-	report := func() stats.All {
-		return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()}
-	}
-	var scrapes *metrics.Server
 	if err == nil {
-		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version.Number, Stats: report})
-	}
-	if process.Running.Err() != nil { // stopped meanwhile
-		return nil
+		handler := metrics.Handler{Version: version.Number, Stats: d.stats}
+		d.metrics, err = metrics.Start(d.signals.Running, conf.Metrics, handler)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", d.path, err)
 	}
-	defer scrapes.Close()
+
 	if conf.Endpoint != nil {
-		fmt.Fprintf(stdout, "Flushing hits to %s\n", conf.EndpointText)
+		fmt.Fprintf(d.stdout, "Flushing hits to %s\n", conf.EndpointText)
 	} else {
-		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
+		fmt.Fprintf(d.stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(d.path))
 	}
-	fmt.Fprintf(stdout, "Serving the pixel at %s\n", srv.URL(conf.Host, listeners[0], pixel.Path))
-	scrapes.Announce(stdout)
+	fmt.Fprintf(d.stdout, "Serving the pixel at %s\n", d.server.URL(conf.Host, d.listeners[0], pixel.Path))
+	d.metrics.Announce(d.stdout)
+	return nil
+}
 
-	failures := make(chan error, len(listeners))
-	for _, listener := range listeners {
-		go func() { failures <- srv.Serve(listener) }()
+// serve serves until the daemon is to stop. Then it delivers the counts that are held.
+func (d *daemon) serve() (err error) {
+	failures := make(chan error, len(d.listeners))
+	for _, listener := range d.listeners {
+		go func() { failures <- d.server.Serve(listener) }()
 	}
-	stopped, flushed := make(chan struct{}), make(chan flush.Rest, 1)
-	go func() { flushed <- flusher.Run(process.Delivery, stopped, process.Forced) }()
-	go certificate.Watch(process.Delivery, func(err error) { tell(err.Error()) })
-	go memory.ReturnAfterSpikes(process.Delivery)
-	manager, status := systemd.NewNotifier(), func() string { return report().Status(time.Now()) }
-	manager.Ready(process.Running, status)
+	answered := make(chan struct{})
+	d.flushed = make(chan flush.Rest, 1)
+	go func() { d.flushed <- d.flusher.Run(d.signals.Delivery, answered, d.signals.Forced) }()
+	go d.certificate.Watch(d.signals.Delivery, func(err error) { d.tell(err.Error()) })
+	go memory.ReturnAfterSpikes(d.signals.Delivery)
+	status := func() string { return d.stats().Status(time.Now()) }
+	d.manager.Ready(d.signals.Running, status)
 
 	select {
-	case <-process.Running.Done():
+	case <-d.signals.Running.Done():
 	case err = <-failures:
-		fmt.Fprintf(stderr, "pixel-ping: cannot accept connections: %v\n", err)
+		fmt.Fprintf(d.stderr, "pixel-ping: cannot accept connections: %v\n", err)
 		err = errors.New("stopped, since it cannot accept connections")
-		process.End()
+		d.signals.End()
 	}
-	process.AbandonAfter(deliveryUntil)
-	stdout.SetDeadline(time.Now().Add(logUntil))
+	d.signals.AbandonAfter(deliveryUntil)
+	d.stdout.SetDeadline(time.Now().Add(logUntil))
 	late := time.After(stopUntil)
-	manager.Stopping(status())
-	requests, cancel := context.WithTimeout(process.Delivery, requestsUntil)
+	d.manager.Stopping(status())
+	requests, cancel := context.WithTimeout(d.signals.Delivery, requestsUntil)
 	defer cancel()
-	srv.Stop(requests)
-	close(stopped)
-	var lost string
+	d.server.Stop(requests)
+	close(answered)
 	select {
-	case rest := <-flushed:
+	case rest := <-d.flushed:
 		if rest.Hits > 0 {
-			lost = rest.String()
+			err = errors.New(rest.String())
 		}
 	case <-late:
-		lost = flusher.Unfinished()
-	}
-	if lost != "" {
-		return errors.New(lost)
+		err = errors.New(d.flusher.Unfinished())
 	}
 	return err
 }
 
-// load reads the configuration, and the certificate that it names: certificate is
-// nil if it names none. load prints the warnings about the configuration. Its
-// errors begin with path.
-func load(path string, stderr io.Writer) (conf config.Config, certificate *cert.Certificate, err error) {
-	conf, warnings, err := config.Load(path)
-	for _, warning := range warnings {
-		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
-	}
-	if err == nil {
-		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
-			err = fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	return conf, certificate, err
+// stats returns what the parts count. It may be called by many goroutines at once.
+func (d *daemon) stats() stats.All {
+	return stats.All{Hits: d.store.Stats(), Flushes: d.flusher.Stats(), Connections: d.server.Stats()}
+}
+
+// tell writes a line about the configuration to stderr.
+func (d *daemon) tell(line string) {
+	fmt.Fprintf(d.stderr, "pixel-ping: %s: %s\n", oneLine(d.path), oneLine(line))
 }
