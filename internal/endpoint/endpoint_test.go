@@ -90,7 +90,7 @@ func TestRequest(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 		})
 		c := counts(test.counts)
-		expectError(t, at(t, address+test.path, test.secret).post(t.Context(), "", c), "")
+		expectError(t, at(t, address+test.path, test.secret).post(t.Context(), minTimeout, "", c), "")
 		want := strings.Replace(test.want, "HOST", strings.TrimPrefix(address, "http://"), 1)
 		if got := <-received; got != want {
 			t.Errorf("request:\n%s\nwant:\n%s", got, want)
@@ -141,7 +141,7 @@ func TestOnly2xxIsSuccess(t *testing.T) {
 		"HTTP/1.1 " + strings.Repeat("2", 2<<20):                       "cannot connect to endpoint : socket hang up",
 	} {
 		c := counts(map[string]int64{"a": 1})
-		err := at(t, listening(t, answering(answer)), "").post(t.Context(), "", c)
+		err := at(t, listening(t, answering(answer)), "").post(t.Context(), minTimeout, "", c)
 		if err != nil && err.Error() != want || err == nil && want != "" {
 			t.Errorf("%.60q: error %v, want %q", answer, err, want)
 		}
@@ -151,7 +151,7 @@ func TestOnly2xxIsSuccess(t *testing.T) {
 func TestForbidden(t *testing.T) {
 	for status, want := range map[int]bool{401: true, 403: true, 404: false, 500: false} {
 		application := listening(t, answering(fmt.Sprintf("HTTP/1.1 %d Status\r\n\r\n", status)))
-		err := at(t, application, "").post(t.Context(), "", nil)
+		err := at(t, application, "").post(t.Context(), minTimeout, "", nil)
 		if got := errors.Is(err, ErrForbidden); got != want || err == nil {
 			t.Errorf("%d: forbidden is %v, want %v (%v)", status, got, want, err)
 		}
@@ -165,7 +165,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		answering("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")(conn)
 	})
 	c := counts(map[string]int64{"a": 1})
-	expectError(t, at(t, address, "").post(t.Context(), "", c), "flush failed with code:302")
+	expectError(t, at(t, address, "").post(t.Context(), minTimeout, "", c), "flush failed with code:302")
 	if n := len(connections); n != 1 {
 		t.Errorf("%d connections, want 1", n)
 	}
@@ -182,7 +182,7 @@ func TestEachPostConnectsAnew(t *testing.T) {
 	e := at(t, address, "")
 	c := counts(map[string]int64{"a": 1})
 	for range 2 {
-		expectError(t, e.post(t.Context(), "", c), "")
+		expectError(t, e.post(t.Context(), minTimeout, "", c), "")
 	}
 	if n := len(connections); n != 2 {
 		t.Errorf("%d connections, want 2", n)
@@ -197,7 +197,7 @@ func TestNoConnection(t *testing.T) {
 	address := listener.Addr().String()
 	listener.Close()
 	c := counts(map[string]int64{"a": 1})
-	expectError(t, at(t, "http://"+address, "").post(t.Context(), "", c),
+	expectError(t, at(t, "http://"+address, "").post(t.Context(), minTimeout, "", c),
 		"cannot connect to endpoint : connect ECONNREFUSED "+address)
 }
 
@@ -207,7 +207,7 @@ func TestReset(t *testing.T) {
 		rig.ReadRequest(conn)
 		rig.Reset(conn)
 	})
-	expectError(t, at(t, before, "").post(t.Context(), "", c), "cannot connect to endpoint : read ECONNRESET")
+	expectError(t, at(t, before, "").post(t.Context(), minTimeout, "", c), "cannot connect to endpoint : read ECONNRESET")
 
 	// The status line decides, whatever happens to the connection after it.
 	for answer, want := range map[string]string{
@@ -219,7 +219,7 @@ func TestReset(t *testing.T) {
 			answering(answer)(conn)
 			rig.Reset(conn)
 		})
-		expectError(t, at(t, after, "").post(t.Context(), "", c), want)
+		expectError(t, at(t, after, "").post(t.Context(), minTimeout, "", c), want)
 	}
 }
 
@@ -241,7 +241,7 @@ func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 		io.WriteString(conn, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
 		bufio.NewReader(conn).ReadByte()
 	})
-	expectError(t, at(t, refused, "").post(t.Context(), "", c), "flush failed with code:503")
+	expectError(t, at(t, refused, "").post(t.Context(), minTimeout, "", c), "flush failed with code:503")
 
 	// After a success, it is.
 	whole := make(chan error, 1)
@@ -250,7 +250,7 @@ func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 		_, err := rig.ReadRequest(conn)
 		whole <- err
 	})
-	expectError(t, at(t, accepted, "").post(t.Context(), "", c), "")
+	expectError(t, at(t, accepted, "").post(t.Context(), minTimeout, "", c), "")
 	if err := <-whole; err != nil {
 		t.Errorf("the application could not read the whole request: %v", err)
 	}
@@ -303,21 +303,21 @@ func TestFailures(t *testing.T) {
 			rig.Reset(conn)
 		}, nil, false},
 	} {
-		err := at(t, listening(t, test.script), "").post(t.Context(), "", test.counts)
+		err := at(t, listening(t, test.script), "").post(t.Context(), minTimeout, "", test.counts)
 		expectFailure(t, name, err, test.kind, test.written)
 	}
 
 	closed, _ := net.Listen("tcp", "127.0.0.1:0")
 	closed.Close()
 	refusing := at(t, "http://"+closed.Addr().String(), "")
-	expectFailure(t, "refused", refusing.post(t.Context(), "", all), nil, false)
+	expectFailure(t, "refused", refusing.post(t.Context(), minTimeout, "", all), nil, false)
 	synctest.Test(t, func(t *testing.T) {
 		silent := piped(t, func(conn net.Conn) { <-time.After(time.Hour) })
-		expectFailure(t, "no answer, not read", silent.post(t.Context(), "", all), nil, false)
+		expectFailure(t, "no answer, not read", silent.post(t.Context(), minTimeout, "", all), nil, false)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		silent := piped(t, func(conn net.Conn) { rig.ReadRequest(conn); <-time.After(time.Hour) })
-		expectFailure(t, "no answer", silent.post(t.Context(), "", all), nil, true)
+		expectFailure(t, "no answer", silent.post(t.Context(), minTimeout, "", all), nil, true)
 	})
 }
 
@@ -362,7 +362,7 @@ func TestTimeouts(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		expectError(t, piped(t, hang).post(t.Context(), "", c), "cannot connect to endpoint : no answer within 1m0s")
+		expectError(t, piped(t, hang).post(t.Context(), minTimeout, "", c), "cannot connect to endpoint : no answer within 1m0s")
 		expectDuration(t, began, time.Minute)
 	})
 	for interval, want := range map[time.Duration]time.Duration{
@@ -374,7 +374,7 @@ func TestTimeouts(t *testing.T) {
 			e := piped(t, hang)
 			e.timeout = New(&url.URL{}, "/", "", interval).timeout
 			began := time.Now()
-			expectError(t, e.post(t.Context(), "", c), fmt.Sprint("cannot connect to endpoint : no answer within ", want))
+			expectError(t, e.post(t.Context(), e.timeout, "", c), fmt.Sprint("cannot connect to endpoint : no answer within ", want))
 			expectDuration(t, began, want)
 		})
 	}
@@ -382,7 +382,7 @@ func TestTimeouts(t *testing.T) {
 		e := piped(t, hang)
 		e.tls = at(t, "https://application", "").tls
 		began := time.Now()
-		expectError(t, e.post(t.Context(), "", c), "cannot connect to endpoint : no connection within 10s")
+		expectError(t, e.post(t.Context(), minTimeout, "", c), "cannot connect to endpoint : no connection within 10s")
 		expectDuration(t, began, 10*time.Second)
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -392,14 +392,14 @@ func TestTimeouts(t *testing.T) {
 			return nil, ctx.Err()
 		}
 		began := time.Now()
-		expectError(t, e.post(t.Context(), "", c), "cannot connect to endpoint : no connection within 10s")
+		expectError(t, e.post(t.Context(), minTimeout, "", c), "cannot connect to endpoint : no connection within 10s")
 		expectDuration(t, began, 10*time.Second)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(errors.New("it is over")) })
 		began := time.Now()
-		expectError(t, piped(t, hang).post(ctx, "", c), "cannot connect to endpoint : it is over")
+		expectError(t, piped(t, hang).post(ctx, minTimeout, "", c), "cannot connect to endpoint : it is over")
 		expectDuration(t, began, time.Second)
 	})
 }
@@ -440,7 +440,7 @@ func TestLongAnswers(t *testing.T) {
 				})
 				c := counts(map[string]int64{"a": 1})
 				began := time.Now()
-				expectError(t, e.post(t.Context(), "", c), "")
+				expectError(t, e.post(t.Context(), minTimeout, "", c), "")
 				if took := time.Since(began); took > drainTimeout {
 					t.Errorf("took %v, want at most %v", took, drainTimeout)
 				}
@@ -461,11 +461,11 @@ func TestHTTPS(t *testing.T) {
 	c := counts(map[string]int64{"a": 1})
 
 	e := at(t, application.URL, "")
-	err := e.post(t.Context(), "", c)
+	err := e.post(t.Context(), minTimeout, "", c)
 	if err == nil || !strings.Contains(err.Error(), "cannot connect to endpoint : tls: failed to verify certificate") {
 		t.Errorf("error %v, want one about the certificate", err)
 	}
 	e.tls.RootCAs = x509.NewCertPool()
 	e.tls.RootCAs.AddCert(application.Certificate())
-	expectError(t, e.post(t.Context(), "", c), "")
+	expectError(t, e.post(t.Context(), minTimeout, "", c), "")
 }

@@ -62,7 +62,7 @@ func (e *Endpoint) send(ctx context.Context, b *Batch) error {
 		if b.Last {
 			return nil
 		}
-		return e.post(ctx, "", nil) // It says that the daemon lives.
+		return e.post(ctx, e.timeout, "", nil) // It says that the daemon lives.
 	}
 	s := &search{e: e, b: b, limit: e.limit, learned: e.learned}
 	if time.Since(e.learned) > limitLife {
@@ -77,7 +77,7 @@ func (e *Endpoint) send(ctx context.Context, b *Batch) error {
 		if len(part) == 0 {
 			return s.refused
 		}
-		err := e.post(ctx, b.partID(), part)
+		err := e.post(ctx, e.timeout, b.partID(), part)
 		switch {
 		case err == nil:
 			if b.End < len(b.List) || b.First > 0 {
