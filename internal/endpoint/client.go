@@ -71,28 +71,23 @@ func newClient(u *url.URL, target, secret string) client {
 	return c
 }
 
-// The errors of Send are these, for errors.Is, or none of them.
-var (
-	// ErrTooLarge: the application answered with 413.
-	ErrTooLarge = errors.New("the request is too large")
-	// ErrCut: the connection was reset or closed before there was an answer. Some
-	// servers do so in place of answering with 413.
-	ErrCut = errors.New("the connection was cut")
-	// ErrForbidden: the application answered with 401 or 403. It does so if it
-	// expects another secret.
-	ErrForbidden = errors.New("the application does not accept the secret")
-)
-
-// failure is an error that is worded as the original's log has it.
+// A failure is why the application did not accept a POST.
 type failure struct {
-	message string
-	kind    error // one of the errors above, or nil
-	written bool  // the whole request was written, so the application may have saved the counts
+	message string // as the original's log has it
+	outcome outcome
+	written bool // the whole request was written: if outcome is not a status, the application may have saved the counts
 }
 
 func (f *failure) Error() string { return f.message }
 
-func (f *failure) Unwrap() error { return f.kind }
+// An outcome is the status of the answer, or one of the constants if there was none.
+type outcome int
+
+const (
+	unreachable outcome = iota // there was no connection, or the answer is not HTTP
+	cut                        // the connection was reset or closed before there was an answer
+	late                       // there was no answer in time, or the context has ended
+)
 
 // post makes one POST of counts, in that order, and returns nil if the
 // application accepted them: if it answered with a status of 200 to 299. Any
@@ -108,37 +103,25 @@ func (c *client) post(ctx context.Context, timeout time.Duration, id string, cou
 	defer cancel()
 	var status int
 	var written bool
+	how := unreachable
 	conn, raw, err := c.connect(ctx)
-	// A reset may be seen this early, though it came after the connection.
-	cut := err != nil && c.tls == nil && errors.Is(err, syscall.ECONNRESET)
-	if err == nil {
-		status, written, err = c.exchange(ctx, conn, raw, id, counts)
-		cut = err != nil && err != errNotHTTP
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			err, cut = context.Cause(ctx), false
+	switch {
+	case err == nil:
+		if status, written, err = c.exchange(ctx, conn, raw, id, counts); err != nil && err != errNotHTTP {
+			how = cut
 		}
-		failed := &failure{message: "cannot connect to endpoint : " + reason(err), written: written}
-		if cut {
-			failed.kind = ErrCut
-		}
-		return failed
+	case c.tls == nil && errors.Is(err, syscall.ECONNRESET):
+		how = cut // A reset may be seen this early, though it came after the connection.
 	}
-	if status >= 200 && status <= 299 {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		err, how = context.Cause(ctx), late
+	case err == nil && status >= 200 && status <= 299:
 		return nil
+	case err == nil:
+		return &failure{fmt.Sprintf("flush failed with code:%d", status), outcome(status), written}
 	}
-	failed := &failure{message: fmt.Sprintf("flush failed with code:%d", status)}
-	switch status {
-	case http.StatusRequestEntityTooLarge:
-		failed.kind = ErrTooLarge
-	case http.StatusUnauthorized, http.StatusForbidden:
-		failed.kind = ErrForbidden
-	case http.StatusBadGateway, http.StatusGatewayTimeout, 520, 521, 522, 523, 524:
-		// A proxy or a CDN (520 to 524) has no answer from the application.
-		failed.written = written
-	}
-	return failed
+	return &failure{"cannot connect to endpoint : " + reason(err), how, written}
 }
 
 // exchange writes the request to conn while it reads the answer, and returns the

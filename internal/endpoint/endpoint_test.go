@@ -148,16 +148,6 @@ func TestOnly2xxIsSuccess(t *testing.T) {
 	}
 }
 
-func TestForbidden(t *testing.T) {
-	for status, want := range map[int]bool{401: true, 403: true, 404: false, 500: false} {
-		application := listening(t, answering(fmt.Sprintf("HTTP/1.1 %d Status\r\n\r\n", status)))
-		err := at(t, application, "").post(t.Context(), minTimeout, "", nil)
-		if got := errors.Is(err, ErrForbidden); got != want || err == nil {
-			t.Errorf("%d: forbidden is %v, want %v (%v)", status, got, want, err)
-		}
-	}
-}
-
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	connections := make(chan bool, 10)
 	address := listening(t, func(conn net.Conn) {
@@ -266,65 +256,65 @@ func TestFailures(t *testing.T) {
 	for name, test := range map[string]struct {
 		counts  []hits.Count
 		script  func(net.Conn)
-		kind    error
+		outcome outcome
 		written bool
 	}{
-		"413": {one, answering(answer413), ErrTooLarge, false},
+		"413": {one, answering(answer413), 413, true},
 		"413 before it is read": {all, func(conn net.Conn) {
 			readOne(conn)
 			io.WriteString(conn, answer413)
 			rig.Reset(conn)
-		}, ErrTooLarge, false},
-		"closed before it is read":  {all, func(net.Conn) {}, ErrCut, false},
-		"reset before it is read":   {all, rig.Reset, ErrCut, false},
-		"closed after it was read":  {one, answering(""), ErrCut, true},
-		"reset after it was read":   {one, func(conn net.Conn) { rig.ReadRequest(conn); rig.Reset(conn) }, ErrCut, true},
-		"all of it read, then cut":  {all, answering(""), ErrCut, true},
-		"half a status line":        {one, answering("HTTP/1.1 20"), ErrCut, true},
-		"401":                       {one, answering("HTTP/1.1 401 Who\r\n\r\n"), ErrForbidden, false},
-		"500":                       {one, answering(answer500), nil, false},
-		"501":                       {one, answering("HTTP/1.1 501 No\r\n\r\n"), nil, false},
-		"502":                       {one, answering(answer502), nil, true},
-		"503":                       {one, answering("HTTP/1.1 503 Busy\r\n\r\n"), nil, false},
-		"504":                       {one, answering("HTTP/1.1 504 Late\r\n\r\n"), nil, true},
-		"519":                       {one, answering("HTTP/1.1 519 X\r\n\r\n"), nil, false},
-		"520":                       {one, answering("HTTP/1.1 520 X\r\n\r\n"), nil, true},
-		"524":                       {one, answering("HTTP/1.1 524 X\r\n\r\n"), nil, true},
-		"525":                       {one, answering("HTTP/1.1 525 X\r\n\r\n"), nil, false},
-		"no HTTP after it was read": {all, answering("hello\r\n"), nil, true},
+		}, 413, false},
+		"closed before it is read":  {all, func(net.Conn) {}, cut, false},
+		"reset before it is read":   {all, rig.Reset, cut, false},
+		"closed after it was read":  {one, answering(""), cut, true},
+		"reset after it was read":   {one, func(conn net.Conn) { rig.ReadRequest(conn); rig.Reset(conn) }, cut, true},
+		"all of it read, then cut":  {all, answering(""), cut, true},
+		"half a status line":        {one, answering("HTTP/1.1 20"), cut, true},
+		"401":                       {one, answering("HTTP/1.1 401 Who\r\n\r\n"), 401, true},
+		"500":                       {one, answering(answer500), 500, true},
+		"501":                       {one, answering("HTTP/1.1 501 No\r\n\r\n"), 501, true},
+		"502":                       {one, answering(answer502), 502, true},
+		"503":                       {one, answering("HTTP/1.1 503 Busy\r\n\r\n"), 503, true},
+		"504":                       {one, answering("HTTP/1.1 504 Late\r\n\r\n"), 504, true},
+		"519":                       {one, answering("HTTP/1.1 519 X\r\n\r\n"), 519, true},
+		"520":                       {one, answering("HTTP/1.1 520 X\r\n\r\n"), 520, true},
+		"524":                       {one, answering("HTTP/1.1 524 X\r\n\r\n"), 524, true},
+		"525":                       {one, answering("HTTP/1.1 525 X\r\n\r\n"), 525, true},
+		"no HTTP after it was read": {all, answering("hello\r\n"), unreachable, true},
 		"502 before it is read": {all, func(conn net.Conn) {
 			readOne(conn)
 			io.WriteString(conn, answer502)
 			rig.Reset(conn)
-		}, nil, false},
+		}, 502, false},
 		"503 before it is read": {all, func(conn net.Conn) {
 			readOne(conn)
 			io.WriteString(conn, "HTTP/1.1 503 Busy\r\n\r\n")
 			rig.Reset(conn)
-		}, nil, false},
+		}, 503, false},
 	} {
 		err := at(t, listening(t, test.script), "").post(t.Context(), minTimeout, "", test.counts)
-		expectFailure(t, name, err, test.kind, test.written)
+		expectFailure(t, name, err, test.outcome, test.written)
 	}
 
 	closed, _ := net.Listen("tcp", "127.0.0.1:0")
 	closed.Close()
 	refusing := at(t, "http://"+closed.Addr().String(), "")
-	expectFailure(t, "refused", refusing.post(t.Context(), minTimeout, "", all), nil, false)
+	expectFailure(t, "refused", refusing.post(t.Context(), minTimeout, "", all), unreachable, false)
 	synctest.Test(t, func(t *testing.T) {
 		silent := piped(t, func(conn net.Conn) { <-time.After(time.Hour) })
-		expectFailure(t, "no answer, not read", silent.post(t.Context(), minTimeout, "", all), nil, false)
+		expectFailure(t, "no answer, not read", silent.post(t.Context(), minTimeout, "", all), late, false)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		silent := piped(t, func(conn net.Conn) { rig.ReadRequest(conn); <-time.After(time.Hour) })
-		expectFailure(t, "no answer", silent.post(t.Context(), minTimeout, "", all), nil, true)
+		expectFailure(t, "no answer", silent.post(t.Context(), minTimeout, "", all), late, true)
 	})
 }
 
-func expectFailure(t *testing.T, name string, err error, kind error, written bool) {
+func expectFailure(t *testing.T, name string, err error, want outcome, written bool) {
 	t.Helper()
-	if failed, ok := err.(*failure); !ok || failed.kind != kind || failed.written != written {
-		t.Errorf("%s: the failure is %+v, want %v, and that it may be saved: %v", name, err, kind, written)
+	if failed, ok := err.(*failure); !ok || failed.outcome != want || failed.written != written {
+		t.Errorf("%s: the failure is %+v, want outcome %d, and written is %v", name, err, want, written)
 	}
 }
 
@@ -362,7 +352,8 @@ func TestTimeouts(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		expectError(t, piped(t, hang).post(t.Context(), minTimeout, "", c), "cannot connect to endpoint : no answer within 1m0s")
+		err := piped(t, hang).post(t.Context(), minTimeout, "", c)
+		expectError(t, err, "cannot connect to endpoint : no answer within 1m0s")
 		expectDuration(t, began, time.Minute)
 	})
 	for interval, want := range map[time.Duration]time.Duration{
@@ -374,7 +365,8 @@ func TestTimeouts(t *testing.T) {
 			e := piped(t, hang)
 			e.timeout = New(&url.URL{}, "/", "", interval).timeout
 			began := time.Now()
-			expectError(t, e.post(t.Context(), e.timeout, "", c), fmt.Sprint("cannot connect to endpoint : no answer within ", want))
+			err := e.post(t.Context(), e.timeout, "", c)
+			expectError(t, err, fmt.Sprint("cannot connect to endpoint : no answer within ", want))
 			expectDuration(t, began, want)
 		})
 	}

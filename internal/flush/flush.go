@@ -4,7 +4,6 @@ package flush
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -291,7 +290,7 @@ func (f *Flusher) report(b *endpoint.Batch, err error) {
 	} else {
 		fmt.Fprintln(f.Stdout, "--- flushed ---")
 	}
-	if errors.Is(err, endpoint.ErrForbidden) {
+	if endpoint.Forbidden(err) {
 		fmt.Fprint(f.Stderr, forbiddenText)
 	}
 	if b.Doubled {
