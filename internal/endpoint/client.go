@@ -45,6 +45,9 @@ type client struct {
 	// Dial connects, as net.Dialer's DialContext does. It may be replaced before
 	// the first Send.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Alive is called at the beginning of each POST with the most time that it may take.
+	// It may be nil.
+	Alive func(within time.Duration)
 }
 
 // newClient returns the client of New.
@@ -99,6 +102,9 @@ const (
 // it is not used; it would also follow a redirect with a GET, which loses the
 // hits.
 func (c *client) post(ctx context.Context, timeout time.Duration, id string, counts []hits.Count) error {
+	if c.Alive != nil {
+		c.Alive(timeout)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
 	var status int

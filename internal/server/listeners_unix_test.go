@@ -16,7 +16,7 @@ import (
 )
 
 // listenOn returns a listener of each kind, in this order: addresses and ports are the
-// system's choice, and an inherited one is what systemd.Listeners makes of a descriptor.
+// system's choice, and an inherited one is what package listen makes of a descriptor.
 func listenOn(t *testing.T, kinds ...string) (listeners []net.Listener) {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "listen") // the path of a socket has to be short
