@@ -74,7 +74,7 @@ func TestCheckRefuses(t *testing.T) {
 		`{"interval": 1, "port": 1, "sslkey": "key.pem", "sslcert": "cert.pem", "sslca": "text.pem"}`: `sslca text.pem: the file holds no certificate in PEM`,
 	} {
 		status, stdout, stderr := runCheck(t, folder, text)
-		if want := "pixel-ping: config.json: " + want + "\n"; status != 1 || stdout != "" || stderr != want {
+		if want := rootsCheck("config.json") + "pixel-ping: config.json: " + want + "\n"; status != 1 || stdout != "" || stderr != want {
 			t.Errorf("%s: exit status %d, stdout %q, stderr %q, want 1, none and %q",
 				text, status, stdout, stderr, want)
 		}
@@ -102,9 +102,9 @@ func TestCheckAccepts(t *testing.T) {
 		`{"interval": 1, "port": "./socket", "host": "localhost"}`:                  `host "localhost" is ignored, since port is the path of a socket`,
 		`{"interval": 1, "port": 0, "interval": 2, "host": "name.that.is.invalid"}`: `setting "interval" is there more than once; the last value counts`,
 	} {
-		want := ""
+		want := rootsCheck("config.json")
 		if warning != "" {
-			want = "pixel-ping: config.json: " + warning + "\n"
+			want += "pixel-ping: config.json: " + warning + "\n"
 		}
 		status, stdout, stderr := runCheck(t, folder, text)
 		if status != 0 || stdout != "config.json: ok\n" || stderr != want {
@@ -143,7 +143,7 @@ func TestSocket(t *testing.T) {
 	if answer.StatusCode != 200 {
 		t.Errorf("status %d", answer.StatusCode)
 	}
-	second := refused(t, map[string]any{"host": "", "port": path})
+	second := refused(t, 1, map[string]any{"host": "", "port": path})
 	if want := "port: cannot listen on " + path + ": address already in use"; second != want {
 		t.Errorf("a second daemon says %q, want %q", second, want)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"pixel-ping/internal/arguments"
 	"pixel-ping/internal/cert"
 	"pixel-ping/internal/config"
 	"pixel-ping/internal/endpoint"
@@ -29,75 +30,72 @@ import (
 const (
 	requestsUntil = 2 * time.Second         // the requests that are under way
 	deliveryUntil = 6500 * time.Millisecond // the delivery of the counts
-	logUntil      = 8400 * time.Millisecond // the log of the counts
+	logUntil      = 8400 * time.Millisecond // the log of the counts; after a second signal it has secondLog
 	stopUntil     = 8500 * time.Millisecond // the flusher; then the program ends
-
-	// secondLog is how long the log may take after a second signal.
-	secondLog = 2 * time.Second
+	secondLog     = 2 * time.Second
 )
 
 // daemon has the parts of a running daemon, in the order in which start makes them.
 // One that start has not made is nil. run is to be called once.
 type daemon struct {
-	path           string            // of the configuration
+	path           arguments.Path    // of the configuration
 	stdout, stderr *logwriter.Writer // the log, and what goes wrong
 
 	signals     *signals.Signals
-	certificate *cert.Certificate // also nil if there is none
+	certificate *cert.Certificate
 	store       *hits.Store
 	server      *server.Server
+	manager     *systemd.Notifier
 	flusher     *flush.Flusher
 	listeners   []net.Listener
-	metrics     *metrics.Server // also nil if there is none
-	manager     *systemd.Notifier
+	metrics     *metrics.Server
 
 	flushed chan flush.Rest // what the flusher leaves; nil until the flusher runs, which then closes the store
+	refused bool            // run has failed, and fails until the configuration or the certificate is edited
 }
 
-// run starts the daemon, and returns when it has stopped: by the end of ctx, by a
-// signal, or because it cannot accept connections any more. After a stop, it returns
-// an error that says which hits are lost, if some are.
+// run starts the daemon, and returns when it has stopped: by the end of ctx, by a signal, or because it
+// cannot accept connections any more. Its error says what went wrong, or which hits a stop has lost.
 func (d *daemon) run(ctx context.Context) error {
 	defer d.close()
-	if err := d.start(ctx); err != nil {
-		if d.signals.Running.Err() != nil {
-			return nil // stopped meanwhile
-		}
-		return err
+	err := d.start(ctx)
+	if err == nil {
+		return d.serve()
+	} else if d.signals.Running.Err() != nil {
+		return nil // stopped meanwhile
 	}
-	return d.serve()
+	return err
 }
 
 // close undoes start, in the reverse order. What is undone already stays so.
 func (d *daemon) close() {
-	d.manager.Close()
 	d.metrics.Close()
 	for _, listener := range d.listeners {
 		listener.Close()
 	}
+	d.manager.Close()
 	if d.store != nil && d.flushed == nil {
 		d.store.Close()
 	}
 	d.signals.Close()
 }
 
-// start makes the parts, and prints the start-up lines when the daemon listens. The
-// original prints its line before it listens, and runs on without a server if the
-// port is taken or the certificate does not load. An error begins with d.path.
+// start makes the parts, and prints the start-up lines when the daemon listens. The original prints its
+// line before it listens, and runs on without a server if the port is taken or the certificate does not
+// load.
 func (d *daemon) start(ctx context.Context) error {
-	// Signals come first: looking up the name of the host may take long, and a signal
-	// ends it.
+	// Signals come first: looking up the name of the host may take long, and a signal ends it.
 	d.signals = signals.Watch(ctx, func() { d.stdout.SetDeadline(time.Now().Add(secondLog)) })
-	conf, certificate, err := load(d.path, d.stderr)
+	conf, certificate, err := d.load()
 	if err != nil {
 		return err
 	}
 	d.certificate = certificate
 	if d.store, err = hits.Open(conf.MaxMemory, conf.Journal, d.tell); err != nil {
-		return fmt.Errorf("%s: %w", d.path, err)
+		return d.path.Name(err)
 	}
 	d.server = server.New(pixel.Handler{Hits: d.store}, certificate.Getter(), conf.MaxConnections, d.stderr)
-	memory.Bound(conf.MaxMemory, d.server.MaxConnections())
+	memory.Bound(memory.ThisMachine(), conf.MaxMemory, d.server.MaxConnections())
 	d.manager = systemd.NewNotifier()
 	d.flusher = &flush.Flusher{Store: d.store, Discard: conf.Discard, Interval: conf.Interval,
 		Stdout: d.stdout, Stderr: d.stderr, Alive: d.manager.Expect}
@@ -105,8 +103,13 @@ func (d *daemon) start(ctx context.Context) error {
 		application := endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
 		application.Alive, d.flusher.Endpoint = d.manager.Expect, application
 	}
+
 	var inherited bool
 	d.listeners, inherited, err = listen.Find(d.signals.Running, conf.Host, conf.Port, conf.Socket)
+	if err != nil {
+		d.refused = errors.Is(err, listen.ErrNoPort)
+		return d.path.Name(err)
+	}
 	if inherited {
 		d.server.Inherit()
 		if conf.Port != config.NoPort {
@@ -114,18 +117,15 @@ func (d *daemon) start(ctx context.Context) error {
 		}
 		conf.Host = "" // for the URL: the socket has its own address
 	}
-	if err == nil {
-		handler := metrics.Handler{Version: version.Number, Stats: d.stats}
-		d.metrics, err = metrics.Start(d.signals.Running, conf.Metrics, handler)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", d.path, err)
+	handler := metrics.Handler{Version: version.Number, Stats: d.stats}
+	if d.metrics, err = metrics.Start(d.signals.Running, conf.Metrics, handler); err != nil {
+		return d.path.Name(err)
 	}
 
 	if conf.Endpoint != nil {
 		fmt.Fprintf(d.stdout, "Flushing hits to %s\n", conf.EndpointText)
 	} else {
-		fmt.Fprintf(d.stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(d.path))
+		fmt.Fprintf(d.stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", d.path)
 	}
 	fmt.Fprintf(d.stdout, "Serving the pixel at %s\n", d.server.URL(conf.Host, d.listeners[0], pixel.Path))
 	d.metrics.Announce(d.stdout)
@@ -177,7 +177,22 @@ func (d *daemon) stats() stats.All {
 	return stats.All{Hits: d.store.Stats(), Flushes: d.flusher.Stats(), Connections: d.server.Stats()}
 }
 
-// tell writes a line about the configuration to stderr.
-func (d *daemon) tell(line string) {
-	fmt.Fprintf(d.stderr, "pixel-ping: %s: %s\n", oneLine(d.path), oneLine(line))
+// load reads the configuration, and the certificate that it names: certificate is nil if it names none.
+// It prints warnings about both, and fills in what is left to the machine.
+func (d *daemon) load() (conf config.Config, certificate *cert.Certificate, err error) {
+	conf, warnings, err := config.Load(string(d.path))
+	if err == nil {
+		certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA)
+		err = d.path.Name(err)
+		machine := memory.ThisMachine()
+		warnings = append(warnings, machine.Fit(&conf.MaxMemory, &conf.MaxConnections, server.DefaultConnections)...)
+	}
+	for _, warning := range warnings {
+		d.tell(warning)
+	}
+	d.refused = err != nil
+	return conf, certificate, err
 }
+
+// tell writes a line about the configuration to stderr.
+func (d *daemon) tell(line string) { d.path.Tell(d.stderr, line) }

@@ -9,15 +9,12 @@ import (
 	"net"
 )
 
-// NoPort is a port that is not set. Only inherited sockets will do then.
-const NoPort = -1
-
 // ErrNoPort says that there is nothing to listen on.
 var ErrNoPort = errors.New("port: missing; want a number from 0 to 65535, or the path of a socket, with a slash")
 
 // Find listens, and returns at least one listener. Sockets that this process inherits
-// come first, then the Unix socket at path, then host and port, see TCP. inherited
-// reports whether the first was the case. Find takes the variables about inherited
+// come first, then the Unix socket at path, then host and port, see TCP. isInherited
+// reports whether the first was the case. A port below 0 is none. Find takes the variables about inherited
 // sockets out of the environment, so it may be called once. It returns early when ctx
 // ends. An error is one line that names the settings; after it, nothing is left bound.
 func Find(ctx context.Context, host string, port int, path string) (listeners []net.Listener, isInherited bool, err error) {
@@ -31,7 +28,7 @@ func Find(ctx context.Context, host string, port int, path string) (listeners []
 			return nil, false, fmt.Errorf("port: %w", err)
 		}
 		return []net.Listener{listener}, false, nil
-	case port == NoPort:
+	case port < 0:
 		return nil, false, ErrNoPort
 	}
 	listeners, err = TCP(ctx, host, port)

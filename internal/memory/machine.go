@@ -24,32 +24,34 @@ type Machine int64
 // the container or the unit that it runs in, whichever is the least. Only Linux says so.
 func ThisMachine() Machine { return readMachine(os.DirFS("/")) }
 
-// DefaultKeys returns how many bytes the keys may take if the configuration does not
-// say so: a quarter of the memory, as twice that and a quarter are needed during a
-// flush, but 256 MB at most.
-func (m Machine) DefaultKeys() int64 { return int64(min(m/4, maxDefaultKeys)) }
-
-// DefaultConnections returns how many connections there may be beside keys if the
-// configuration does not say so, but most at most.
-func (m Machine) DefaultConnections(keys int64, most int) int {
-	room := (int64(m.share()) - flushed(keys) - program) / perConnection
-	return int(min(max(room, minConnections), int64(most)))
-}
-
-// Warnings returns a line for each setting whose value needs more memory than there is:
-// keys (maxmemory, in bytes) during a flush, and connections (maxconnections).
-func (m Machine) Warnings(keys int64, connections int) (warnings []string) {
-	warn := func(setting, what string, bytes int64) {
-		if bytes > int64(m.share()) {
+// Fit fills in what the configuration leaves to the machine, which is 0: keys, which is
+// how many bytes the keys may take (maxmemory), and connections (maxconnections). It
+// returns a line for each value of the configuration that needs more memory than there is.
+//
+// By default the keys have a quarter of the memory, as they need twice that and a quarter
+// during a flush, but 256 MB at most. The connections have the rest, but there are most
+// of them at most.
+func (m Machine) Fit(keys *int64, connections *int, most int) (warnings []string) {
+	fit := func(setting, what string, bytes int64) {
+		if bytes > m.share() {
 			warnings = append(warnings, fmt.Sprintf("%s: %s may take %d MB, but this process may use %d MB in all; "+
 				"it may be killed", setting, what, bytes>>20, m>>20))
 		}
 	}
-	warn("maxmemory", "the keys, and the batch of a flush,", flushed(keys)+program)
-	warn("maxconnections", "these connections", int64(connections)*perConnection+program)
+	if *keys == 0 {
+		*keys = min(int64(m)/4, maxDefaultKeys)
+	} else {
+		fit("maxmemory", "the keys, and the batch of a flush,", flushed(*keys)+program)
+	}
+	if *connections == 0 {
+		room := (m.share() - flushed(*keys) - program) / perConnection
+		*connections = int(min(max(room, minConnections), int64(most)))
+	} else {
+		fit("maxconnections", "these connections", int64(*connections)*perConnection+program)
+	}
 	return warnings
 }
 
 // share returns how much of the memory the collector may use. The rest is for what the
 // collector does not see: the program itself, and the system's buffers of connections.
-func (m Machine) share() Machine { return m - m/8 }
+func (m Machine) share() int64 { return int64(m - m/8) }

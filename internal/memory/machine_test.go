@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"fmt"
 	"math"
 	"runtime/debug"
 	"slices"
@@ -12,32 +11,31 @@ import (
 // collector may use, unless only a few connections would.
 func TestDefaults(t *testing.T) {
 	for _, test := range []struct {
-		megabytes, keys Machine
-		connections     int
-	}{{16, 4, 128}, {64, 16, 128}, {128, 32, 384}, {256, 64, 1024}, {1024, 256, 4864}, {2048, 256, 8000}, {1 << 20, 256, 8000}} {
-		m := test.megabytes << 20
-		keys := m.DefaultKeys()
-		connections := m.DefaultConnections(keys, 8000)
-		if keys != int64(test.keys)<<20 || connections != test.connections {
-			t.Errorf("%d MB: %d MB of keys and %d connections, want %d and %d",
-				test.megabytes, keys>>20, connections, test.keys, test.connections)
+		machine     Machine
+		keys        int64 // in MB
+		connections int
+	}{
+		{16 << 20, 4, 128},
+		{64 << 20, 16, 128},
+		{128 << 20, 32, 384},
+		{256 << 20, 64, 1024},
+		{1 << 30, 256, 4864},
+		{2 << 30, 256, 8000},
+		{math.MaxInt64, 256, 8000},
+	} {
+		var keys int64
+		var connections int
+		warnings := test.machine.Fit(&keys, &connections, 8000)
+		if keys != test.keys<<20 || connections != test.connections || warnings != nil {
+			t.Errorf("%d MB: %d MB of keys and %d connections, warnings %q, want %d and %d",
+				test.machine>>20, keys>>20, connections, warnings, test.keys, test.connections)
 		}
-		if warnings := m.Warnings(keys, connections); test.megabytes >= 64 && warnings != nil {
-			t.Errorf("%d MB: the defaults are warned of: %q", test.megabytes, warnings)
-		}
-	}
-	if keys := Machine(math.MaxInt64).DefaultKeys(); keys != 256<<20 {
-		t.Errorf("where nothing is known of the memory, keys may take %d MB", keys>>20)
-	}
-	if got := Machine(1<<40).DefaultConnections(256<<20, 100); got != 100 {
-		t.Errorf("%d connections, want at most 100", got)
 	}
 }
 
-// What cannot fit is warned of.
-func TestWarnings(t *testing.T) {
-	const keys = "maxmemory: the keys, and the batch of a flush, may take %d MB, but this process may use 128 MB in all; " +
-		"it may be killed"
+// What is configured stays, and is warned of if it cannot fit.
+func TestWhatCanNotFit(t *testing.T) {
+	const much = ", but this process may use 128 MB in all; it may be killed"
 	for _, test := range []struct {
 		megabytes   int64
 		connections int
@@ -45,17 +43,18 @@ func TestWarnings(t *testing.T) {
 	}{
 		{32, 400, nil},
 		{42, 400, nil},
-		{43, 400, []string{fmt.Sprintf(keys, 43*9/4+16)}},
-		{256, 400, []string{fmt.Sprintf(keys, 256*9/4+16)}},
-		{32, 8000, []string{"maxconnections: these connections may take 516 MB, but this process may use 128 MB in all; " +
-			"it may be killed"}},
+		{43, 400, []string{"maxmemory: the keys, and the batch of a flush, may take 112 MB" + much}},
+		{256, 8000, []string{"maxmemory: the keys, and the batch of a flush, may take 592 MB" + much,
+			"maxconnections: these connections may take 516 MB" + much}},
 	} {
-		if got := Machine(128<<20).Warnings(test.megabytes<<20, test.connections); !slices.Equal(got, test.want) {
+		keys, connections := test.megabytes<<20, test.connections
+		got := Machine(128<<20).Fit(&keys, &connections, 8000)
+		if !slices.Equal(got, test.want) || keys != test.megabytes<<20 || connections != test.connections {
 			t.Errorf("%d MB and %d connections: warnings %q, want %q", test.megabytes, test.connections, got, test.want)
 		}
-	}
-	if got := Machine(math.MaxInt64).Warnings(1<<50, math.MaxInt32); got != nil {
-		t.Errorf("where nothing is known of the memory, the warnings are %q", got)
+		if got := Machine(math.MaxInt64).Fit(&keys, &connections, 8000); got != nil {
+			t.Errorf("where nothing is known of the memory, the warnings are %q", got)
+		}
 	}
 }
 

@@ -38,7 +38,7 @@ func Bound(machine Machine, keys int64, connections int) {
 	}
 	debug.SetGCPercent(50)
 	alive := limit(keys, connections)
-	if share := int64(machine.share()); alive > share {
+	if share := machine.share(); alive > share {
 		debug.SetMemoryLimit(share)
 		return
 	}
