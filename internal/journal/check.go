@@ -23,7 +23,7 @@ func Check(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		err = writable(filepath.Dir(path))
+		err = writable(filepath.Dir(filepath.Clean(path)))
 	case err == nil && !info.IsDir():
 		err = syscall.ENOTDIR
 	case err == nil:
