@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -108,8 +109,8 @@ func TestSignalDuringTheStart(t *testing.T) {
 	}
 }
 
-// Without a second signal, too, a log that nobody reads ends in time for the last line to
-// say that the log does not have the counts.
+// Without a second signal, too, a log whose reader is slow ends in time for the last line
+// to say that the log does not have the counts.
 func TestStopLimitsTheLog(t *testing.T) {
 	t.Parallel()
 	read, write, err := os.Pipe()
@@ -123,15 +124,22 @@ func TestStopLimitsTheLog(t *testing.T) {
 	d := &process{Process: rig.StartCommand(t, cmd), url: "http://127.0.0.1:" + port + "/pixel.gif"}
 	write.Close()
 	d.WaitListening(t, d.address())
-	for i := range 10 { // more than a pipe holds
-		d.hit(t, "key="+string('a'+rune(i))+strings.Repeat("x", 12000))
+	for i := range 3000 { // more than a pipe holds, and more than is read of it within 9 seconds
+		d.hit(t, fmt.Sprint("key=", i, strings.Repeat("x", 100)))
 	}
+	go func() {
+		for chunk := make([]byte, 4096); ; <-time.After(300 * time.Millisecond) {
+			if _, err := read.Read(chunk); err != nil {
+				return
+			}
+		}
+	}()
 	began := time.Now()
 	d.Signal(t, syscall.SIGTERM)
 	if status, took := d.Wait(t), time.Since(began); status != 1 || took > 9*time.Second {
 		t.Errorf("exit status %d after %v, want 1 after at most 9s", status, took)
 	}
-	want := "pixel-ping: 10 hits of 10 keys were not delivered; the log does not have them\n"
+	want := "pixel-ping: 3000 hits of 3000 keys were not delivered; the log does not have them\n"
 	if got := stderr.String(); !strings.HasSuffix(got, want) {
 		t.Errorf("it says:\n%s\nwant it to end: %s", got, want)
 	}
