@@ -61,7 +61,7 @@ func (d *daemon) run(ctx context.Context) error {
 	err := d.start(ctx)
 	if err == nil {
 		return d.serve()
-	} else if d.signals.Running.Err() != nil {
+	} else if d.signals.Stopped.Err() != nil {
 		return nil // stopped meanwhile
 	}
 	return err
@@ -105,7 +105,7 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 
 	var inherited bool
-	d.listeners, inherited, err = listen.Find(d.signals.Running, conf.Host, conf.Port, conf.Socket)
+	d.listeners, inherited, err = listen.Find(d.signals.Stopped, conf.Host, conf.Port, conf.Socket)
 	if err != nil {
 		d.refused = errors.Is(err, listen.ErrNoPort)
 		return d.path.Name(err)
@@ -118,7 +118,7 @@ func (d *daemon) start(ctx context.Context) error {
 		conf.Host = "" // for the URL: the socket has its own address
 	}
 	handler := metrics.Handler{Version: version.Number, Stats: d.stats}
-	if d.metrics, err = metrics.Start(d.signals.Running, conf.Metrics, handler); err != nil {
+	if d.metrics, err = metrics.Start(d.signals.Stopped, conf.Metrics, handler); err != nil {
 		return d.path.Name(err)
 	}
 
@@ -140,24 +140,24 @@ func (d *daemon) serve() (err error) {
 	}
 	answered := make(chan struct{})
 	d.flushed = make(chan flush.Rest, 1)
-	go func() { d.flushed <- d.flusher.Run(d.signals.Delivery, answered, d.signals.Forced) }()
-	go d.certificate.Watch(d.signals.Delivery, func(err error) { d.tell(err.Error()) })
-	go memory.ReturnAfterSpikes(d.signals.Delivery)
+	go func() { d.flushed <- d.flusher.Run(d.signals.Abandoned, answered, d.signals.Forced) }()
+	go d.certificate.Watch(d.signals.Abandoned, func(err error) { d.tell(err.Error()) })
+	go memory.ReturnAfterSpikes(d.signals.Abandoned)
 	status := func() string { return d.stats().Status(time.Now()) }
-	d.manager.Ready(d.signals.Running, status)
+	d.manager.Ready(d.signals.Stopped, status)
 
 	select {
-	case <-d.signals.Running.Done():
+	case <-d.signals.Stopped.Done():
 	case err = <-failures:
 		fmt.Fprintf(d.stderr, "pixel-ping: cannot accept connections: %v\n", err)
 		err = errors.New("stopped, since it cannot accept connections")
-		d.signals.End()
+		d.signals.Stop()
 	}
 	d.signals.AbandonAfter(deliveryUntil)
 	d.stdout.SetDeadline(time.Now().Add(logUntil))
 	late := time.After(stopUntil)
 	d.manager.Stopping(status())
-	requests, cancel := context.WithTimeout(d.signals.Delivery, requestsUntil)
+	requests, cancel := context.WithTimeout(d.signals.Abandoned, requestsUntil)
 	defer cancel()
 	d.server.Stop(requests)
 	close(answered)
