@@ -337,6 +337,7 @@ func TestLastLine(t *testing.T) {
 func TestEndOfTheContext(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
 	t.Setenv("GOMEMLIMIT", "")
+	t.Setenv("GOGC", "")
 	app := newApplication(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -12,13 +12,14 @@ import (
 // ErrNoPort says that there is nothing to listen on.
 var ErrNoPort = errors.New("port: missing; want a number from 0 to 65535, or the path of a socket, with a slash")
 
-// Find listens, and returns at least one listener. Sockets that this process inherits
-// come first, then the Unix socket at path, then host and port, see TCP. isInherited
-// reports whether the first was the case. A port below 0 is none. Find takes the variables about inherited
-// sockets out of the environment, so it may be called once. It returns early when ctx
-// ends. An error is one line that names the settings; after it, nothing is left bound.
-func Find(ctx context.Context, host string, port int, path string) (listeners []net.Listener, isInherited bool, err error) {
-	listeners, err = inherited()
+// Find listens, and returns at least one listener: the sockets that this process
+// inherits if there are any, or else the Unix socket at path unless it is empty, or else
+// host and port, see TCP. A port below 0 is none. Find reports whether the listeners are
+// inherited. It takes the variables about inherited sockets out of the environment, so it
+// may be called once. It returns early when ctx ends. An error is one line that names the
+// settings; after it, nothing is left bound.
+func Find(ctx context.Context, host string, port int, path string) ([]net.Listener, bool, error) {
+	listeners, err := inherited()
 	switch {
 	case listeners != nil || err != nil:
 		return listeners, true, err
