@@ -95,10 +95,11 @@ func (d *daemon) start(ctx context.Context) error {
 		return d.path.Name(err)
 	}
 	d.server = server.New(pixel.Handler{Hits: d.store}, certificate.Getter(), conf.MaxConnections, d.stderr)
+	d.server.About(d.path.String() + ": ")
 	memory.Bound(memory.ThisMachine(), conf.MaxMemory, d.server.MaxConnections())
 	d.manager = systemd.NewNotifier()
 	d.flusher = &flush.Flusher{Store: d.store, Discard: conf.Discard, Interval: conf.Interval,
-		Stdout: d.stdout, Stderr: d.stderr, Alive: d.manager.Expect}
+		Stdout: d.stdout, Stderr: d.stderr, About: d.path.String() + ": ", Alive: d.manager.Expect}
 	if conf.Endpoint != nil {
 		application := endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
 		application.Alive, d.flusher.Endpoint = d.manager.Expect, application

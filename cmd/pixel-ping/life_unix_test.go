@@ -256,6 +256,38 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// Lines about a setting name the file while the daemon runs, too.
+func TestLinesNameTheConfiguration(t *testing.T) {
+	t.Parallel()
+	app := newApplication(t)
+	app.statuses <- 403
+	path := settings(t, map[string]any{"endpoint": app.URL, "maxmemory": 0.02, "maxconnections": 1})
+	d := startCommand(t, command(path))
+	for range 2 {
+		conn, err := net.Dial("tcp", d.address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	for i := range 3 {
+		d.hit(t, fmt.Sprint("key=", i, strings.Repeat("x", 12000)))
+	}
+	d.Signal(t, syscall.SIGUSR2)
+	for _, line := range []string{
+		"maxconnections: connections closed for want of room: ",
+		"the application refuses the request itself: ",
+	} {
+		d.log.WaitLine(t, 0, "pixel-ping: "+path+": "+line)
+	}
+	d.Signal(t, syscall.SIGTERM)
+	d.Wait(t)
+	line := regexp.MustCompile(`(?m)^pixel-ping: ` + regexp.QuoteMeta(path) + `: \d hits? .* \(maxmemory\)$`)
+	if got := d.log.String(); !line.MatchString(got) {
+		t.Errorf("it says:\n%.2000s\nwant a line about maxmemory", got)
+	}
+}
+
 // --health asks a daemon wherever it serves, and says in one line how it is.
 func TestHealth(t *testing.T) {
 	t.Parallel()

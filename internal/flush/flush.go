@@ -34,6 +34,7 @@ type Flusher struct {
 	Interval time.Duration     // from one flush to the next, above 0
 	Stdout   *logwriter.Writer // the log
 	Stderr   *logwriter.Writer // what went wrong
+	About    string            // what lines about a setting begin with: the configuration's path, a colon and a space
 
 	// Alive is called by Run, which calls it again within that time, unless the Endpoint
 	// waits for an answer meanwhile. It may be nil.
@@ -239,8 +240,8 @@ func (f *Flusher) reportStore() {
 		if n == 1 {
 			of, were = "a new key", "was"
 		}
-		fmt.Fprintf(f.Stderr, "pixel-ping: %s of %s %s not counted, as there was no room for more keys (maxmemory)\n",
-			logwriter.Plural(n, "hit"), of, were)
+		fmt.Fprintf(f.Stderr, "pixel-ping: %s%s of %s %s not counted, as there was no room for more keys (maxmemory)\n",
+			f.About, logwriter.Plural(n, "hit"), of, were)
 	}
 }
 
@@ -291,7 +292,7 @@ func (f *Flusher) report(b *endpoint.Batch, err error) {
 		fmt.Fprintln(f.Stdout, "--- flushed ---")
 	}
 	if endpoint.Forbidden(err) {
-		fmt.Fprint(f.Stderr, forbiddenText)
+		fmt.Fprintf(f.Stderr, "pixel-ping: %s%s\n", f.About, forbiddenText)
 	}
 	if b.Doubled {
 		fmt.Fprint(f.Stderr, doubledText)
@@ -320,8 +321,8 @@ func sum(list []hits.Count) (n int64) {
 const logDelay = 200 * time.Millisecond
 
 const (
-	forbiddenText = "pixel-ping: the application refuses the request itself: \"secret\", or the user and " +
-		"password in \"endpoint\", may differ from the application's\n"
+	forbiddenText = "the application refuses the request itself: \"secret\", or the user and " +
+		"password in \"endpoint\", may differ from the application's"
 	doubledText = "pixel-ping: some hits may be counted twice: the application may have saved them before it " +
 		"cut the connection, and they are sent again in other parts\n"
 )
