@@ -63,7 +63,14 @@ func TestCheckRefuses(t *testing.T) {
 		`{"interval": 1, "port": 1, "maxconnections": 0}`: `maxconnections: want a whole number, 1 or more (got 0)`,
 		`{"interval": 1, "port": 1, "metrics": 9188}`: `metrics: want an address such as 127.0.0.1:9188, ` +
 			`or the path of a socket, with a slash (got 9188)`,
-		`{"interval": 1, "port": 1, "sslkey": "key.pem"}`: `sslcert: missing, but needed for sslkey (got "key.pem")`,
+		`{"interval": 1, "port": 1, "metrics": "localhost:1"}`: `metrics: want another address than that of host and port ` +
+			`(got "localhost:1")`,
+		`{"interval": 1, "port": "/` + strings.Repeat("x", 107) + `"}`: `port: want the path of a socket with at most 107 bytes ` +
+			`(got 108 bytes)`,
+		`{"interval": 1, "port": 1, "journal": "config.json"}`:   `journal config.json: not a directory`,
+		`{"interval": 1, "port": 1, "journal": "config.json/j"}`: `journal config.json/j: not a directory`,
+		`{"interval": 1, "port": 1, "journal": "no/j"}`:          `journal no/j: no such file or directory`,
+		`{"interval": 1, "port": 1, "sslkey": "key.pem"}`:        `sslcert: missing, but needed for sslkey (got "key.pem")`,
 
 		`{"interval": 1, "port": 1, "sslkey": "no.pem", "sslcert": "cert.pem"}`: `sslkey no.pem: no such file or directory`,
 		`{"interval": 1, "port": 1, "sslkey": "key.pem", "sslcert": "key.pem"}`: `sslkey key.pem with sslcert key.pem: ` +
@@ -74,7 +81,7 @@ func TestCheckRefuses(t *testing.T) {
 		`{"interval": 1, "port": 1, "sslkey": "key.pem", "sslcert": "cert.pem", "sslca": "text.pem"}`: `sslca text.pem: the file holds no certificate in PEM`,
 	} {
 		status, stdout, stderr := runCheck(t, folder, text)
-		if want := "pixel-ping: config.json: " + want + "\n"; status != 1 || stdout != "" || stderr != want {
+		if want := rootsCheck("config.json") + "pixel-ping: config.json: " + want + "\n"; status != 1 || stdout != "" || stderr != want {
 			t.Errorf("%s: exit status %d, stdout %q, stderr %q, want 1, none and %q",
 				text, status, stdout, stderr, want)
 		}
@@ -98,13 +105,19 @@ func TestCheckAccepts(t *testing.T) {
 		`{"interval": 1, "port": 0, "sslkey": "key.pem", "sslcert": "cert.pem"}`: "",
 		`{"interval": 1}`: `port: missing; the daemon needs a socket of systemd's, ` +
 			`which a check does not see`,
-		`{"interval": 1, "port": 0, "portt": 1}`:                                    `unknown setting "portt" is ignored`,
+		`{"interval": 1, "port": 0, "portt": 1}`:                   `unknown setting "portt" is ignored`,
+		`{"interval": 1, "port": 1, "journal": "made-by-a-start"}`: "",
+		`{"interval": 1, "port": 1, "journal": "."}`:               "",
+		`{"interval": 1, "port": 1, "secret": ""}`: `secret: it is empty, so the application cannot tell the daemon from ` +
+			`others; remove the setting if that is meant`,
+		`{"interval": 1, "port": 1, "secret": "caf` + "\xe9" + `"}`: `secret: a character is not UTF-8, and U+FFFD takes its ` +
+			`place; save the file as UTF-8`,
 		`{"interval": 1, "port": "./socket", "host": "localhost"}`:                  `host "localhost" is ignored, since port is the path of a socket`,
 		`{"interval": 1, "port": 0, "interval": 2, "host": "name.that.is.invalid"}`: `setting "interval" is there more than once; the last value counts`,
 	} {
-		want := ""
+		want := rootsCheck("config.json")
 		if warning != "" {
-			want = "pixel-ping: config.json: " + warning + "\n"
+			want += "pixel-ping: config.json: " + warning + "\n"
 		}
 		status, stdout, stderr := runCheck(t, folder, text)
 		if status != 0 || stdout != "config.json: ok\n" || stderr != want {
@@ -112,8 +125,21 @@ func TestCheckAccepts(t *testing.T) {
 				text, status, stdout, stderr, want)
 		}
 	}
-	if _, err := os.Lstat(filepath.Join(folder, "socket")); err == nil {
-		t.Error("a check has made a socket")
+	for _, name := range []string{"socket", "made-by-a-start"} {
+		if _, err := os.Lstat(filepath.Join(folder, name)); err == nil {
+			t.Errorf("a check has made the %s", name)
+		}
+	}
+}
+
+// A check of a journal that is in use takes no lock, and is well.
+func TestCheckBesideADaemon(t *testing.T) {
+	t.Parallel()
+	values := map[string]any{"journal": t.TempDir(), "port": rig.FreePort(t)}
+	start(t, values)
+	output := rig.NewOutput()
+	if status := rig.Start(t, command("--check", settings(t, values)), output, output).Wait(t); status != 0 {
+		t.Errorf("exit status %d, %s", status, output)
 	}
 }
 
@@ -143,7 +169,7 @@ func TestSocket(t *testing.T) {
 	if answer.StatusCode != 200 {
 		t.Errorf("status %d", answer.StatusCode)
 	}
-	second := refused(t, map[string]any{"host": "", "port": path})
+	second := refused(t, 1, map[string]any{"host": "", "port": path})
 	if want := "port: cannot listen on " + path + ": address already in use"; second != want {
 		t.Errorf("a second daemon says %q, want %q", second, want)
 	}

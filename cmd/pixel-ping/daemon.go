@@ -4,14 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"net"
 	"time"
 
+	"pixel-ping/internal/arguments"
 	"pixel-ping/internal/cert"
 	"pixel-ping/internal/config"
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/flush"
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/listen"
 	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/memory"
 	"pixel-ping/internal/metrics"
@@ -28,127 +30,170 @@ import (
 const (
 	requestsUntil = 2 * time.Second         // the requests that are under way
 	deliveryUntil = 6500 * time.Millisecond // the delivery of the counts
-	logUntil      = 8400 * time.Millisecond // the log of the counts
+	logUntil      = 8400 * time.Millisecond // the log of the counts; after a second signal it has secondLog
 	stopUntil     = 8500 * time.Millisecond // the flusher; then the program ends
-
-	// secondLog is how long the log may take after a second signal.
-	secondLog = 2 * time.Second
+	secondLog     = 2 * time.Second
 )
 
-// daemon wires the store, the server, the flusher and those who watch them, prints
-// the start-up lines, and runs until it is stopped: by the end of ctx, by a signal, or
-// because it cannot accept connections any more. Then it delivers the counts that it
-// holds. The original prints its line before it listens, and runs on without a server
-// if the port is taken or the certificate does not load.
-func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) error {
-	tell := func(line string) { fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), oneLine(line)) }
-	conf, certificate, err := load(path, stderr)
-	if err != nil {
-		return err
-	}
-	store, err := hits.Open(conf.MaxMemory, conf.Journal, tell)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	srv := server.New(pixel.Handler{Hits: store}, certificate.Getter(), conf.MaxConnections, stderr)
-	memory.Bound(conf.MaxMemory, srv.MaxConnections())
-	flusher := &flush.Flusher{Store: store, Discard: conf.Discard, Interval: conf.Interval, Stdout: stdout, Stderr: stderr}
-	if conf.Endpoint != nil {
-		flusher.Endpoint = endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
-	}
+// daemon has the parts of a running daemon, in the order in which start makes them.
+// One that start has not made is nil. run is to be called once.
+type daemon struct {
+	path           arguments.Path    // of the configuration
+	stdout, stderr *logwriter.Writer // the log, and what goes wrong
 
-	// Signals are handled before the daemon listens: looking up the name of the host may
-	// take long, and a signal ends it.
-	process := signals.Watch(ctx, func() { stdout.SetDeadline(time.Now().Add(secondLog)) })
-	defer process.Close()
-	listeners, err := systemd.Listeners()
-	switch {
-	case err != nil:
-	case listeners != nil:
-		srv.Inherit()
-		conf.Host = "" // for the URL: the socket has its own address
-	case conf.Socket != "":
-		listeners, err = server.ListenSocket(conf.Socket)
-	case conf.Port == config.NoPort:
-		err = config.ErrNoPort
-	default:
-		listeners, err = server.Listen(process.Running, conf.Host, conf.Port)
-	}
-	report := func() stats.All {
-		return stats.All{Hits: store.Stats(), Flushes: flusher.Stats(), Connections: srv.Stats()}
-	}
-	var scrapes *metrics.Server
+	signals     *signals.Signals
+	certificate *cert.Certificate
+	store       *hits.Store
+	server      *server.Server
+	manager     *systemd.Notifier
+	flusher     *flush.Flusher
+	listeners   []net.Listener
+	metrics     *metrics.Server
+
+	flushed chan flush.Rest // what the flusher leaves; nil until the flusher runs, which then closes the store
+	refused bool            // run has failed, and fails until the configuration or the certificate is edited
+}
+
+// run starts the daemon, and returns when it has stopped: by the end of ctx, by a signal, or because it
+// cannot accept connections any more. Its error says what went wrong, or which hits a stop has lost.
+func (d *daemon) run(ctx context.Context) error {
+	defer d.close()
+	err := d.start(ctx)
 	if err == nil {
-		scrapes, err = metrics.Start(process.Running, conf.Metrics, metrics.Handler{Version: version.Number, Stats: report})
-	}
-	if process.Running.Err() != nil { // stopped meanwhile
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	defer scrapes.Close()
-	if conf.Endpoint != nil {
-		fmt.Fprintf(stdout, "Flushing hits to %s\n", conf.EndpointText)
-	} else {
-		fmt.Fprintf(stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", oneLine(path))
-	}
-	fmt.Fprintf(stdout, "Serving the pixel at %s\n", srv.URL(conf.Host, listeners[0], pixel.Path))
-	scrapes.Announce(stdout)
-
-	failures := make(chan error, len(listeners))
-	for _, listener := range listeners {
-		go func() { failures <- srv.Serve(listener) }()
-	}
-	stopped, flushed := make(chan struct{}), make(chan flush.Rest, 1)
-	go func() { flushed <- flusher.Run(process.Delivery, stopped, process.Forced) }()
-	go certificate.Watch(process.Delivery, func(err error) { tell(err.Error()) })
-	go memory.ReturnAfterSpikes(process.Delivery)
-	manager, status := systemd.NewNotifier(), func() string { return report().Status(time.Now()) }
-	manager.Ready(process.Running, status)
-
-	select {
-	case <-process.Running.Done():
-	case err = <-failures:
-		fmt.Fprintf(stderr, "pixel-ping: cannot accept connections: %v\n", err)
-		err = errors.New("stopped, since it cannot accept connections")
-		process.End()
-	}
-	process.AbandonAfter(deliveryUntil)
-	stdout.SetDeadline(time.Now().Add(logUntil))
-	late := time.After(stopUntil)
-	manager.Stopping(status())
-	requests, cancel := context.WithTimeout(process.Delivery, requestsUntil)
-	defer cancel()
-	srv.Stop(requests)
-	close(stopped)
-	var lost string
-	select {
-	case rest := <-flushed:
-		if rest.Hits > 0 {
-			lost = rest.String()
-		}
-	case <-late:
-		lost = flusher.Unfinished()
-	}
-	if lost != "" {
-		return errors.New(lost)
+		return d.serve()
+	} else if d.signals.Stopped.Err() != nil {
+		return nil // stopped meanwhile
 	}
 	return err
 }
 
-// load reads the configuration, and the certificate that it names: certificate is
-// nil if it names none. load prints the warnings about the configuration. Its
-// errors begin with path.
-func load(path string, stderr io.Writer) (conf config.Config, certificate *cert.Certificate, err error) {
-	conf, warnings, err := config.Load(path)
-	for _, warning := range warnings {
-		fmt.Fprintf(stderr, "pixel-ping: %s: %s\n", oneLine(path), warning)
+// close undoes start, in the reverse order. What is undone already stays so.
+func (d *daemon) close() {
+	d.metrics.Close()
+	for _, listener := range d.listeners {
+		listener.Close()
 	}
-	if err == nil {
-		if certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA); err != nil {
-			err = fmt.Errorf("%s: %w", path, err)
+	d.manager.Close()
+	if d.store != nil && d.flushed == nil {
+		d.store.Close()
+	}
+	d.signals.Close()
+}
+
+// start makes the parts, and prints the start-up lines when the daemon listens. The original prints its
+// line before it listens, and runs on without a server if the port is taken or the certificate does not
+// load.
+func (d *daemon) start(ctx context.Context) error {
+	// Signals come first: looking up the name of the host may take long, and a signal ends it.
+	d.signals = signals.Watch(ctx, func() { d.stdout.SetDeadline(time.Now().Add(secondLog)) })
+	conf, certificate, err := d.load()
+	if err != nil {
+		return err
+	}
+	d.certificate = certificate
+	if d.store, err = hits.Open(conf.MaxMemory, conf.Journal, d.tell); err != nil {
+		return d.path.Name(err)
+	}
+	d.server = server.New(pixel.Handler{Hits: d.store}, certificate.Getter(), conf.MaxConnections, d.stderr)
+	d.server.About(d.path.String() + ": ")
+	memory.Bound(memory.ThisMachine(), conf.MaxMemory, d.server.MaxConnections())
+	d.manager = systemd.NewNotifier()
+	d.flusher = &flush.Flusher{Store: d.store, Discard: conf.Discard, Interval: conf.Interval,
+		Stdout: d.stdout, Stderr: d.stderr, About: d.path.String() + ": ", Alive: d.manager.Expect}
+	if conf.Endpoint != nil {
+		application := endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
+		application.Alive, d.flusher.Endpoint = d.manager.Expect, application
+	}
+
+	var inherited bool
+	d.listeners, inherited, err = listen.Find(d.signals.Stopped, conf.Host, conf.Port, conf.Socket)
+	if err != nil {
+		d.refused = errors.Is(err, listen.ErrNoPort)
+		return d.path.Name(err)
+	}
+	if inherited {
+		d.server.Inherit()
+		if conf.Port != config.NoPort {
+			d.tell("host and port are ignored: the daemon serves the sockets that systemd listens on for it")
 		}
+		conf.Host = "" // for the URL: the socket has its own address
 	}
+	handler := metrics.Handler{Version: version.Number, Stats: d.stats}
+	if d.metrics, err = metrics.Start(d.signals.Stopped, conf.Metrics, handler); err != nil {
+		return d.path.Name(err)
+	}
+
+	if conf.Endpoint != nil {
+		fmt.Fprintf(d.stdout, "Flushing hits to %s\n", conf.EndpointText)
+	} else {
+		fmt.Fprintf(d.stderr, "No endpoint set. Hits won't be flushed, add \"endpoint\" to %s.\n", d.path)
+	}
+	fmt.Fprintf(d.stdout, "Serving the pixel at %s\n", d.server.URL(conf.Host, d.listeners[0], pixel.Path))
+	d.metrics.Announce(d.stdout)
+	return nil
+}
+
+// serve serves until the daemon is to stop. Then it delivers the counts that are held.
+func (d *daemon) serve() (err error) {
+	failures := make(chan error, len(d.listeners))
+	for _, listener := range d.listeners {
+		go func() { failures <- d.server.Serve(listener) }()
+	}
+	answered := make(chan struct{})
+	d.flushed = make(chan flush.Rest, 1)
+	go func() { d.flushed <- d.flusher.Run(d.signals.Abandoned, answered, d.signals.Forced) }()
+	go d.certificate.Watch(d.signals.Abandoned, func(err error) { d.tell(err.Error()) })
+	go memory.ReturnAfterSpikes(d.signals.Abandoned)
+	status := func() string { return d.stats().Status(time.Now()) }
+	d.manager.Ready(d.signals.Stopped, status)
+
+	select {
+	case <-d.signals.Stopped.Done():
+	case err = <-failures:
+		fmt.Fprintf(d.stderr, "pixel-ping: cannot accept connections: %v\n", err)
+		err = errors.New("stopped, since it cannot accept connections")
+		d.signals.Stop()
+	}
+	d.signals.AbandonAfter(deliveryUntil)
+	d.stdout.SetDeadline(time.Now().Add(logUntil))
+	late := time.After(stopUntil)
+	d.manager.Stopping(status())
+	requests, cancel := context.WithTimeout(d.signals.Abandoned, requestsUntil)
+	defer cancel()
+	d.server.Stop(requests)
+	close(answered)
+	select {
+	case rest := <-d.flushed:
+		if rest.Hits > 0 {
+			err = errors.New(rest.String())
+		}
+	case <-late:
+		err = errors.New(d.flusher.Unfinished())
+	}
+	return err
+}
+
+// stats returns what the parts count. It may be called by many goroutines at once.
+func (d *daemon) stats() stats.All {
+	return stats.All{Hits: d.store.Stats(), Flushes: d.flusher.Stats(), Connections: d.server.Stats()}
+}
+
+// load reads the configuration, and the certificate that it names: certificate is nil if it names none.
+// It prints warnings about both, and fills in what is left to the machine.
+func (d *daemon) load() (conf config.Config, certificate *cert.Certificate, err error) {
+	conf, warnings, err := config.Load(string(d.path))
+	if err == nil {
+		certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA)
+		err = d.path.Name(err)
+		machine := memory.ThisMachine()
+		warnings = append(warnings, machine.Fit(&conf.MaxMemory, &conf.MaxConnections, server.DefaultConnections)...)
+	}
+	for _, warning := range warnings {
+		d.tell(warning)
+	}
+	d.refused = err != nil
 	return conf, certificate, err
 }
+
+// tell writes a line about the configuration to stderr.
+func (d *daemon) tell(line string) { d.path.Tell(d.stderr, line) }

@@ -11,27 +11,30 @@ import (
 // most, and a request cannot reach the network.
 func TestImports(t *testing.T) {
 	const module = "pixel-ping/"
-	list, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, module+"...").Output()
+	const form = `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`
+	list, err := exec.Command("go", "list", "-buildvcs=false", "-f", form, module+"...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := map[string][]string{
-		"cmd/pixel-ping": {"cert", "config", "endpoint", "flush", "hits", "logwriter", "memory",
-			"metrics", "pixel", "server", "signals", "stats", "systemd", "version"},
+		"cmd/pixel-ping": {"arguments", "cert", "config", "endpoint", "flush", "health", "hits", "journal", "listen",
+			"logwriter", "memory", "metrics", "pixel", "server", "signals", "stats", "systemd", "version"},
+		"internal/arguments": {"version"},
 		"internal/cert":      nil,
 		"internal/config":    {"node"},
 		"internal/endpoint":  {"hits", "node"},
 		"internal/flush":     {"endpoint", "hits", "logwriter", "stats"},
+		"internal/health":    nil,
 		"internal/hits":      {"journal", "stats"},
 		"internal/journal":   nil,
+		"internal/listen":    nil,
 		"internal/logwriter": nil,
 		"internal/memory":    nil,
-		"internal/metrics":   {"socket", "stats"},
+		"internal/metrics":   {"listen", "stats"},
 		"internal/node":      nil,
 		"internal/pixel":     {"node"},
-		"internal/server":    {"socket", "stats"},
+		"internal/server":    {"stats"},
 		"internal/signals":   nil,
-		"internal/socket":    nil,
 		"internal/stats":     nil,
 		"internal/systemd":   nil,
 		"internal/version":   nil,

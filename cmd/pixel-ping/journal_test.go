@@ -138,7 +138,7 @@ func TestJournalThatCanNotBeUsed(t *testing.T) {
 		file:                      "not a directory",
 		filepath.Join(file, "no"): "not a directory",
 	} {
-		if got := refused(t, map[string]any{"journal": path}); got != "journal "+path+": "+want {
+		if got := refused(t, 1, map[string]any{"journal": path}); got != "journal "+path+": "+want {
 			t.Errorf("said %q, want %q", got, want)
 		}
 	}

@@ -134,7 +134,9 @@ func (a *application) expect(t *testing.T, want string) {
 
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
-	const usage = "Usage: pixel-ping path/to/config.json\n" // the original's
+	const usage = "Usage: pixel-ping path/to/config.json\n" + // the original's
+		"       pixel-ping --check path/to/config.json\n" +
+		"       pixel-ping --health path/to/config.json\n"
 	directory := t.TempDir()
 	text := func(text string) string {
 		path := filepath.Join(t.TempDir(), "config.json")
@@ -164,23 +166,27 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"-v"}, 0, "Pixel Ping version " + version.Number + "\n", ""},
 		{[]string{"-version"}, 0, "Pixel Ping version " + version.Number + "\n", ""},
 		{[]string{"--version"}, 0, "Pixel Ping version " + version.Number + "\n", ""},
-		{[]string{missing}, 1, "", "pixel-ping: " + missing + ": no such file or directory\n"},
-		{[]string{directory}, 1, "", "pixel-ping: " + directory + ": is a directory\n"},
+		{[]string{"--check", "--help"}, 0, "", usage},
+		{[]string{"--health", "-h"}, 0, "", usage},
+		{[]string{missing}, 78, "", "pixel-ping: " + missing + ": no such file or directory\n"},
+		{[]string{directory}, 78, "", "pixel-ping: " + directory + ": is a directory\n"},
 		{[]string{"-x"}, 1, "", "pixel-ping: -x is not a flag, and there is no such file\n" + usage},
 		{[]string{"--foo\n", "x"}, 1, "", `pixel-ping: --foo\n is not a flag, and there is no such file` + "\n" + usage},
 		{[]string{"--check"}, 1, "", "pixel-ping: --check needs the path of a configuration\n" + usage},
 		{[]string{"--check", ""}, 1, "", "pixel-ping: --check needs the path of a configuration\n" + usage},
+		{[]string{"--health"}, 1, "", "pixel-ping: --health needs the path of a configuration\n" + usage},
 		{[]string{"--check", missing, "x"}, 1, "", `pixel-ping: arguments after the configuration are ignored: ["x"]` +
+			"\n" + rootsCheck(missing) + "pixel-ping: " + missing + ": no such file or directory\n"},
+		{[]string{"--health", missing}, 1, "", "pixel-ping: " + missing + ": no such file or directory\n"},
+		{[]string{"-file"}, 78, "", "pixel-ping: -file: want a JSON object (got an array)\n"},
+		{[]string{missing, "-v", "a b"}, 78, "", `pixel-ping: arguments after the configuration are ignored: ["-v" "a b"]` +
 			"\npixel-ping: " + missing + ": no such file or directory\n"},
-		{[]string{"-file"}, 1, "", "pixel-ping: -file: want a JSON object (got an array)\n"},
-		{[]string{missing, "-v", "a b"}, 1, "", `pixel-ping: arguments after the configuration are ignored: ["-v" "a b"]` +
-			"\npixel-ping: " + missing + ": no such file or directory\n"},
-		{[]string{twice}, 1, "",
+		{[]string{twice}, 78, "",
 			"pixel-ping: " + twice + ": setting \"port\" is there more than once; the last value counts\n" +
 				"pixel-ping: " + twice + ": interval: missing; want a number of seconds above 0\n"},
-		{[]string{broken}, 1, "",
+		{[]string{broken}, 78, "",
 			"pixel-ping: " + broken + ": line 2, column 9: invalid character '}' looking for beginning of value\n"},
-		{[]string{misspelt}, 1, "", "pixel-ping: " + misspelt + ": unknown setting \"intervall\" is ignored\n" +
+		{[]string{misspelt}, 78, "", "pixel-ping: " + misspelt + ": unknown setting \"intervall\" is ignored\n" +
 			"pixel-ping: " + misspelt + ": interval: missing; want a number of seconds above 0\n"},
 	} {
 		cmd := command(test.args...)
@@ -196,13 +202,24 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+// rootsCheck returns the line that --check adds if root runs it, as root may run this
+// test.
+func rootsCheck(path string) string {
+	if os.Geteuid() != 0 {
+		return ""
+	}
+	return "pixel-ping: root may read what the service may not; this sees what the service sees: " +
+		"runuser -u pixel-ping -- pixel-ping --check " + path + "\n"
+}
+
 // refused starts a daemon that is not to start, and returns what it said: one line
-// about the configuration, without the parts that name the program and the file.
-func refused(t *testing.T, values map[string]any) string {
+// about the configuration, without the parts that name the program and the file. The
+// daemon has to end with status.
+func refused(t *testing.T, status int, values map[string]any) string {
 	t.Helper()
 	log, path := rig.NewOutput(), settings(t, values)
-	if status := rig.Start(t, command(path), log, log).Wait(t); status != 1 {
-		t.Errorf("exit status %d, want 1", status)
+	if got := rig.Start(t, command(path), log, log).Wait(t); got != status {
+		t.Errorf("exit status %d, want %d", got, status)
 	}
 	line, named := strings.CutPrefix(log.String(), "pixel-ping: "+path+": ")
 	if line, ended := strings.CutSuffix(line, "\n"); named && ended && !strings.Contains(line, "\n") {
@@ -217,28 +234,30 @@ func TestStartThatFails(t *testing.T) {
 	taken := start(t, nil)
 	port := strings.TrimPrefix(taken.address(), "127.0.0.1:")
 	for name, test := range map[string]struct {
+		status int
 		values map[string]any
 		want   string
 	}{
-		"port taken": {map[string]any{"port": port},
+		"port taken": {1, map[string]any{"port": port},
 			"host, port: cannot listen on 127.0.0.1:" + port + ": address already in use"},
-		"host elsewhere": {map[string]any{"host": "192.0.2.1"},
+		"host elsewhere": {1, map[string]any{"host": "192.0.2.1"},
 			"host, port: cannot listen on 192.0.2.1:0: cannot assign requested address"},
-		"no port": {map[string]any{"port": nil},
+		"no port": {78, map[string]any{"port": nil},
 			"port: missing; want a number from 0 to 65535, or the path of a socket, with a slash"},
-		"metrics taken": {map[string]any{"metrics": "127.0.0.1:" + port},
+		"metrics taken": {1, map[string]any{"metrics": "127.0.0.1:" + port},
 			"metrics: cannot listen on 127.0.0.1:" + port + ": address already in use"},
-		"no certificate": {map[string]any{"sslkey": "no.pem", "sslcert": "no.pem"},
+		"no interval": {78, map[string]any{"interval": nil}, "interval: missing; want a number of seconds above 0"},
+		"no certificate": {78, map[string]any{"sslkey": "no.pem", "sslcert": "no.pem"},
 			"sslkey no.pem: no such file or directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := refused(t, test.values); got != test.want {
+			if got := refused(t, test.status, test.values); got != test.want {
 				t.Errorf("said %q, want %q", got, test.want)
 			}
 		})
 	}
 	t.Run("host unknown", func(t *testing.T) {
-		got := refused(t, map[string]any{"host": "nosuch.invalid"})
+		got := refused(t, 1, map[string]any{"host": "nosuch.invalid"})
 		if !strings.HasPrefix(got, `host: "nosuch.invalid" is not known (`) {
 			t.Errorf("said %q", got)
 		}
@@ -318,6 +337,7 @@ func TestLastLine(t *testing.T) {
 func TestEndOfTheContext(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
 	t.Setenv("GOMEMLIMIT", "")
+	t.Setenv("GOGC", "")
 	app := newApplication(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -163,6 +163,9 @@ func TestLocalhostIsBoundOnEveryAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, address := range addresses {
+		if address == "::1" && !rig.HasIPv6(t) {
+			continue
+		}
 		conn, err := net.Dial("tcp", net.JoinHostPort(address, u.Port()))
 		if err != nil {
 			t.Errorf("localhost is also %s: %v", address, err)

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -89,12 +91,40 @@ func located(text []byte, err error) error {
 		message = "the string has no closing quote on its line"
 	case strings.Contains(message, "in string"):
 		message = fmt.Sprintf("invalid character %q in a string; write it as \\u%04x", char, char)
+	case char == '\'':
+		message = `text has double quotes; write " in place of '`
+	case char == '"' && strings.HasSuffix(message, "after object key"):
+		message = "a colon is missing before this"
+	case char == '"' && strings.Contains(message, " after "):
+		message = "a comma is missing before this"
+	case strings.HasSuffix(message, "beginning of object key string") && len(word.Find(rest)) > 0:
+		message = fmt.Sprintf("a name has double quotes; write %q", word.Find(rest))
+	case char < utf8.RuneSelf && unicode.IsLetter(char) && len(before) > 0 && !strings.Contains(message, " after "):
+		for at > 0 && word.Match(text[at-1:at]) {
+			at-- // to the beginning of a word that begins as true, false and null do
+		}
+		message = instead(string(word.Find(text[at:])))
 	case char >= utf8.RuneSelf:
 		message = fmt.Sprintf("invalid character %q outside of a string", char)
 	}
 	line := bytes.Count(text[:at], []byte("\n")) + 1
 	column := utf8.RuneCount(text[bytes.LastIndexByte(text[:at], '\n')+1:at]) + 1
 	return fmt.Errorf("line %d, column %d: %s", line, column, message)
+}
+
+// word matches a word that stands where JSON has none.
+var word = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*`)
+
+// instead says what to write in place of a word that stands where a value should be. It
+// does not show the word, which may be a secret.
+func instead(word string) string {
+	switch lower := strings.ToLower(word); lower {
+	case "true", "false", "null":
+		return "write " + lower + ", in small letters"
+	case "none":
+		return "write null"
+	}
+	return "text has double quotes; write them before and after this"
 }
 
 // A kind describes a value. Errors show it in place of a value that may be a secret.

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -32,8 +33,8 @@ func (s *settings) take(name string) any {
 	return value
 }
 
-// fail records an error, unless there is one already. It shows got, but of an array
-// or an object only the kind, since either may hold a secret.
+// fail records an error, unless there is one already. It shows got. Of an array, an
+// object or a text that may be a URL with a secret it shows only the kind.
 func (s *settings) fail(name, want string, got any) {
 	if s.err != nil {
 		return
@@ -46,6 +47,10 @@ func (s *settings) fail(name, want string, got any) {
 	case []any, map[string]any:
 		s.err = fmt.Errorf("%s: want %s (got %s)", name, want, kindOf(got))
 	case string:
+		if strings.ContainsAny(got, "@?#") {
+			s.fail(name, want, kind("one that may hold a password"))
+			return
+		}
 		s.err = fmt.Errorf("%s: want %s (got %q)", name, want, got)
 	default:
 		s.err = fmt.Errorf("%s: want %s (got %v)", name, want, got)
@@ -73,13 +78,14 @@ func (s *settings) host(name string) string {
 	if _, err := netip.ParseAddr(value); err == nil {
 		return value
 	}
+	ascii, isASCII := asciiHost(value)
 	switch {
-	case strings.ContainsAny(value, `/\@?`):
-		var got any = value
-		if strings.ContainsAny(value, "@?") {
-			got = kind("a URL that may hold a secret")
-		}
-		s.fail(name, "a name or an address alone, without a scheme or a path", got)
+	case value == "*":
+		s.fail(name, "a name or an address; to listen on all interfaces, remove the setting", value)
+	case strings.ContainsAny(value, `/\@?#`):
+		s.fail(name, "a name or an address alone, without a scheme or a path", value)
+	case !isASCII:
+		s.fail(name, "a name in ASCII"+write(ascii), value)
 	case strings.ContainsAny(value, "[]"):
 		s.fail(name, "an IPv6 address without brackets, and the port in the setting port", value)
 	case strings.Contains(value, ":"):
@@ -88,12 +94,15 @@ func (s *settings) host(name string) string {
 	return value
 }
 
-// file reads the name of a file. Where the contents of the file were pasted in
-// its place, the error does not show them.
-func (s *settings) file(name string) string {
+// path reads the name of a file or a directory, as want says. Where the contents of a
+// file were pasted in its place, the error does not show them.
+func (s *settings) path(name, want string) string {
 	value := s.text(name)
-	if strings.Contains(value, "-----BEGIN") {
-		s.fail(name, "the name of a file", kind("the contents of one"))
+	switch {
+	case strings.Contains(value, "-----BEGIN"):
+		s.fail(name, want, kind("the contents of one"))
+	case strings.Contains(value, "://"):
+		s.fail(name, want, kind("a URL"))
 	}
 	return value
 }
@@ -118,8 +127,8 @@ func (s *settings) port(name string) (port int, socket string) {
 	if value == nil {
 		return NoPort, ""
 	}
-	if path, ok := value.(string); ok && strings.Contains(path, "/") {
-		return 0, path
+	if path, ok := value.(string); ok && isSocket(path) {
+		return 0, s.socket(name, path)
 	}
 	n, ok := number(value)
 	if !ok || n != math.Trunc(n) || n < 0 || n > 65535 {
@@ -132,14 +141,28 @@ func (s *settings) port(name string) (port int, socket string) {
 // wantPort is what port should be.
 const wantPort = "a number from 0 to 65535, or the path of a socket, with a slash"
 
+// isSocket reports whether text is the path of a Unix socket.
+func isSocket(text string) bool { return strings.Contains(text, "/") && !strings.Contains(text, "://") }
+
+// socket returns the path of a Unix socket, for which a system has little room.
+func (s *settings) socket(name, path string) string {
+	const most = len(syscall.RawSockaddrUnix{}.Path) - 1
+	if len(path) > most {
+		s.fail(name, fmt.Sprintf("the path of a socket with at most %d bytes", most), kind(fmt.Sprintf("%d bytes", len(path))))
+	}
+	return path
+}
+
 // address reads the address of a listener: host and port, or the path of a Unix
 // socket.
 func (s *settings) address(name string) string {
 	value := s.take(name)
 	text, ok := value.(string)
-	isPath := strings.Contains(text, "/") && !strings.Contains(text, "://")
-	if value == nil || value == false || ok && (text == "" || isPath) {
-		return text
+	if value == nil || value == false || ok && text == "" {
+		return ""
+	}
+	if isSocket(text) {
+		return s.socket(name, text)
 	}
 	_, port, err := net.SplitHostPort(text)
 	if err == nil {
@@ -168,19 +191,33 @@ func (s *settings) interval(name string) time.Duration {
 	return max(time.Duration(n*float64(time.Second)), time.Millisecond)
 }
 
+// defaultKeepAlive is how long a connection may be idle unless the configuration says
+// otherwise. A page's later events find the connection open, as they do with nginx. Node
+// closes it after 6 seconds.
+const defaultKeepAlive = 75 * time.Second
+
+// keepAlive reads an optional number of seconds.
+func (s *settings) keepAlive(name string) time.Duration {
+	if s.values[name] == nil {
+		delete(s.values, name)
+		return defaultKeepAlive
+	}
+	return s.interval(name)
+}
+
 const (
-	defaultMegabytes = 256
 	// minMegabytes is room for one key of the greatest length: 20 kB, which is what
 	// the server accepts as a request's target and headers, and what the store adds
 	// for each key.
 	minMegabytes = 0.02
 )
 
-// megabytes reads a number of megabytes (1,048,576 bytes) and returns bytes.
+// megabytes reads an optional number of megabytes (1,048,576 bytes) and returns bytes,
+// or 0 for none.
 func (s *settings) megabytes(name string) int64 {
 	value := s.take(name)
 	if value == nil {
-		return defaultMegabytes << 20
+		return 0
 	}
 	n, ok := number(value)
 	if !ok || n < minMegabytes {
@@ -239,6 +276,12 @@ func (s *settings) endpoint(name string) (where *url.URL, target, text string) {
 	rest = strings.ReplaceAll(rest, `\`, "/")
 	scheme, rest, _ := strings.Cut(rest, "://")
 	authority, path, _ := strings.Cut(rest, "/")
+	socket := ""
+	if authority == "unix:" { // as nginx has it: http://unix:/run/app.sock:/save_hits
+		authority = "localhost"
+		socket, path, _ = strings.Cut("/"+path, ":")
+		socket, path = s.socket(name, socket), strings.TrimPrefix(path, "/")
+	}
 	where, err := url.Parse(scheme + "://" + authority)
 	if err == nil && (where.Scheme == "http" || where.Scheme == "https") && validHost(where) &&
 		!strings.ContainsFunc(whole, unicode.IsControl) {
@@ -246,16 +289,31 @@ func (s *settings) endpoint(name string) (where *url.URL, target, text string) {
 		if query != "" {
 			target += "?" + node.EscapeURL(query)
 		}
+		where.Path = socket
 		return where, target, redact(text)
 	}
 	// Where the parts of such a text begin and end is a guess, so the error shows
 	// no text that may hold a password.
-	var got any = redact(text)
+	got := kind(strconv.Quote(redact(text)))
 	if strings.Contains(text, "@") {
-		got = kind("one that may hold a password")
+		got = "one that may hold a password"
 	}
-	s.fail(name, "a URL with http:// or https:// and a host", got)
+	want := "a URL with http:// or https:// and a host"
+	if err == nil && where.Host != "" {
+		if ascii, isASCII := asciiHost(where.Hostname()); !isASCII {
+			want += " in ASCII" + write(ascii)
+		}
+	}
+	s.fail(name, want, got)
 	return nil, "", ""
+}
+
+// write returns what to write in place of a name that is not ASCII, if that is known.
+func write(ascii string) string {
+	if ascii == "" {
+		return ", in its xn-- form"
+	}
+	return ": write " + ascii
 }
 
 var (
@@ -269,12 +327,15 @@ var (
 )
 
 // redact replaces the secrets that a URL may hold with xxxxx: the password, a user
-// without a password, the values of the query, and parameters without =. Everything
-// else stays as it was written.
+// without a password, the values of the query, parameters without =, and the fragment.
+// Everything else stays as it was written.
 func redact(text string) string {
 	text, query, found := strings.Cut(text, "?")
 	text = loneUser.ReplaceAllString(text, "${1}xxxxx@")
 	text = password.ReplaceAllString(text, "${1}:xxxxx@")
+	if before, fragment, _ := strings.Cut(text, "#"); fragment != "" {
+		text = before + "#xxxxx"
+	}
 	if !found {
 		return text
 	}

@@ -4,24 +4,8 @@
 package endpoint
 
 import (
-	"bufio"
-	"cmp"
-	"context"
-	"crypto/tls"
-	"encoding/base64"
-	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/url"
-	"regexp"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
-
-	"pixel-ping/internal/hits"
 )
 
 const (
@@ -31,35 +15,16 @@ const (
 	// maxTimeout is the most time for an exchange. No flush can be made during one,
 	// and an interval may be a day.
 	maxTimeout = 10 * time.Minute
-	// connectTimeout is for connecting and the TLS handshake together. It lets
-	// the system send its SYN again three times.
-	connectTimeout = 10 * time.Second
-	// drainTimeout is for what follows the status line, which says nothing new.
-	drainTimeout = time.Second
-	// maxAnswer is how many bytes of an answer are read: more than any header
-	// that servers accept.
-	maxAnswer = 256 << 10
 )
 
 // Endpoint is the application that hits are delivered to.
 type Endpoint struct {
-	secret  string
+	client
 	timeout time.Duration
 
 	limit   int64     // the largest body that is sent if it has more than one key; 0 if unknown
 	learned time.Time // when the limit was last found to be so low
 	retried string    // the last key that was set aside and tried again
-
-	target        string // of the request line
-	host          string // as the Host header has it, lower case as Node's
-	address       string // to connect to
-	authorization string // a header line, or ""
-
-	tls *tls.Config // nil for http
-
-	// Dial connects, as net.Dialer's DialContext does. It may be replaced before
-	// the first Send.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // New returns the endpoint with the scheme (http or https), host and user of u.
@@ -73,191 +38,8 @@ type Endpoint struct {
 // have a query, and user:password is sent as Basic authentication, since that is
 // what the URL says. Neither consults the environment's proxy settings.
 func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
-	name, port := strings.ToLower(u.Hostname()), u.Port()
-	e := &Endpoint{
-		secret:  secret,
+	return &Endpoint{
+		client:  newClient(u, target, secret),
 		timeout: min(max(interval, minTimeout), maxTimeout),
-		target:  target,
-		host:    name,
-		Dial:    new(net.Dialer).DialContext,
-	}
-	if strings.Contains(name, ":") {
-		e.host = "[" + name + "]"
-	}
-	if port != "" {
-		e.host += ":" + port
-	}
-	if u.Scheme == "https" {
-		e.tls = &tls.Config{ServerName: name}
-		e.address = net.JoinHostPort(name, cmp.Or(port, "443"))
-	} else {
-		e.address = net.JoinHostPort(name, cmp.Or(port, "80"))
-	}
-	if u.User != nil {
-		password, _ := u.User.Password()
-		login := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
-		e.authorization = "Authorization: Basic " + login + "\r\n"
-	}
-	return e
-}
-
-// The errors of Send are these, for errors.Is, or none of them.
-var (
-	// ErrTooLarge: the application answered with 413.
-	ErrTooLarge = errors.New("the request is too large")
-	// ErrCut: the connection was reset or closed before there was an answer. Some
-	// servers do so in place of answering with 413.
-	ErrCut = errors.New("the connection was cut")
-	// ErrForbidden: the application answered with 401 or 403. It does so if it
-	// expects another secret.
-	ErrForbidden = errors.New("the application does not accept the secret")
-)
-
-// failure is an error that is worded as the original's log has it.
-type failure struct {
-	message string
-	kind    error // one of the errors above, or nil
-	written bool  // the whole request was written, so the application may have saved the counts
-}
-
-func (f *failure) Error() string { return f.message }
-
-func (f *failure) Unwrap() error { return f.kind }
-
-// post makes one POST of counts, in that order, and returns nil if the
-// application accepted them: if it answered with a status of 200 to 299. Any
-// other error is a *failure.
-//
-// The status line decides, whatever happens to the connection after it. The
-// original also looks at the connection, and merges back what was accepted if
-// the connection is reset after the answer. So does http.Client, which is why
-// it is not used; it would also follow a redirect with a GET, which loses the
-// hits.
-func (e *Endpoint) post(ctx context.Context, id string, counts []hits.Count) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, fmt.Errorf("no answer within %v", e.timeout))
-	defer cancel()
-	var status int
-	var written bool
-	conn, raw, err := e.connect(ctx)
-	// A reset may be seen this early, though it came after the connection.
-	cut := err != nil && e.tls == nil && errors.Is(err, syscall.ECONNRESET)
-	if err == nil {
-		status, written, err = e.exchange(ctx, conn, raw, id, counts)
-		cut = err != nil && err != errNotHTTP
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			err, cut = context.Cause(ctx), false
-		}
-		failed := &failure{message: "cannot connect to endpoint : " + reason(err), written: written}
-		if cut {
-			failed.kind = ErrCut
-		}
-		return failed
-	}
-	if status >= 200 && status <= 299 {
-		return nil
-	}
-	failed := &failure{message: fmt.Sprintf("flush failed with code:%d", status)}
-	switch status {
-	case http.StatusRequestEntityTooLarge:
-		failed.kind = ErrTooLarge
-	case http.StatusUnauthorized, http.StatusForbidden:
-		failed.kind = ErrForbidden
-	case http.StatusBadGateway, http.StatusGatewayTimeout, 520, 521, 522, 523, 524:
-		// A proxy or a CDN (520 to 524) has no answer from the application.
-		failed.written = written
-	}
-	return failed
-}
-
-// exchange writes the request to conn while it reads the answer, and returns the
-// answer's status, and whether the whole request was written. It closes conn. A
-// connection is used once: the application may close one that was kept at the
-// moment of the next flush.
-func (e *Endpoint) exchange(
-	ctx context.Context, conn, raw net.Conn, id string, counts []hits.Count,
-) (status int, written bool, err error) {
-	// raw, as closing conn may wait for the other end to read TLS's close_notify.
-	defer context.AfterFunc(ctx, func() { raw.Close() })()
-
-	var writing error
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		writing = e.writeRequest(conn, id, counts)
-	}()
-
-	// An error in writing is not the end: the answer may be there already.
-	answer := bufio.NewReader(io.LimitReader(conn, maxAnswer))
-	line, status, err := readStatus(answer)
-	if err == nil {
-		drain(conn, io.MultiReader(strings.NewReader(line), answer))
-		if status >= 200 && status <= 299 {
-			// An application may answer first and read the rest afterwards.
-			<-ended
-		}
-	}
-	conn.Close()
-	<-ended
-	return status, writing == nil, err
-}
-
-// connect returns the connection to write to, and the TCP connection below it:
-// the same one, but for TLS.
-func (e *Endpoint) connect(ctx context.Context) (conn, raw net.Conn, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %v", connectTimeout))
-	defer cancel()
-	raw, err = e.Dial(ctx, "tcp", e.address)
-	conn = raw
-	if err == nil && e.tls != nil {
-		secure := tls.Client(raw, e.tls)
-		if err = secure.HandshakeContext(ctx); err != nil {
-			raw.Close()
-		}
-		conn = secure
-	}
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return conn, raw, err
-}
-
-var errNotHTTP = errors.New("the answer is not HTTP")
-
-var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([0-9]{3})(?: .*)?\r\n$`)
-
-// readStatus returns the status line of the answer and its code. It skips
-// interim answers, such as 103, but takes 101 as final: the request does not
-// ask for another protocol.
-func readStatus(answer *bufio.Reader) (line string, status int, err error) {
-	for {
-		if line, err = answer.ReadString('\n'); err != nil {
-			return "", 0, err
-		}
-		match := statusLine.FindStringSubmatch(line)
-		if match == nil {
-			return "", 0, errNotHTTP
-		}
-		status, _ = strconv.Atoi(match[1])
-		if status == http.StatusSwitchingProtocols || status < 100 || status > 199 {
-			return line, status, nil
-		}
-		for line != "\r\n" {
-			if line, err = answer.ReadString('\n'); err != nil {
-				return "", 0, err
-			}
-		}
-	}
-}
-
-// drain reads and ignores the rest of an answer, complete or not, so that the
-// application can finish writing it. drain takes drainTimeout at most, so that
-// no answer can hold up the flush.
-func drain(conn net.Conn, answer io.Reader) {
-	conn.SetReadDeadline(time.Now().Add(drainTimeout))
-	response, err := http.ReadResponse(bufio.NewReader(answer), nil)
-	if err == nil {
-		io.Copy(io.Discard, response.Body)
 	}
 }

@@ -90,7 +90,7 @@ func TestRequest(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 		})
 		c := counts(test.counts)
-		expectError(t, at(t, address+test.path, test.secret).post(t.Context(), "", c), "")
+		expectError(t, at(t, address+test.path, test.secret).post(t.Context(), minTimeout, "", c), "")
 		want := strings.Replace(test.want, "HOST", strings.TrimPrefix(address, "http://"), 1)
 		if got := <-received; got != want {
 			t.Errorf("request:\n%s\nwant:\n%s", got, want)
@@ -141,19 +141,9 @@ func TestOnly2xxIsSuccess(t *testing.T) {
 		"HTTP/1.1 " + strings.Repeat("2", 2<<20):                       "cannot connect to endpoint : socket hang up",
 	} {
 		c := counts(map[string]int64{"a": 1})
-		err := at(t, listening(t, answering(answer)), "").post(t.Context(), "", c)
+		err := at(t, listening(t, answering(answer)), "").post(t.Context(), minTimeout, "", c)
 		if err != nil && err.Error() != want || err == nil && want != "" {
 			t.Errorf("%.60q: error %v, want %q", answer, err, want)
-		}
-	}
-}
-
-func TestForbidden(t *testing.T) {
-	for status, want := range map[int]bool{401: true, 403: true, 404: false, 500: false} {
-		application := listening(t, answering(fmt.Sprintf("HTTP/1.1 %d Status\r\n\r\n", status)))
-		err := at(t, application, "").post(t.Context(), "", nil)
-		if got := errors.Is(err, ErrForbidden); got != want || err == nil {
-			t.Errorf("%d: forbidden is %v, want %v (%v)", status, got, want, err)
 		}
 	}
 }
@@ -165,7 +155,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		answering("HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")(conn)
 	})
 	c := counts(map[string]int64{"a": 1})
-	expectError(t, at(t, address, "").post(t.Context(), "", c), "flush failed with code:302")
+	expectError(t, at(t, address, "").post(t.Context(), minTimeout, "", c), "flush failed with code:302")
 	if n := len(connections); n != 1 {
 		t.Errorf("%d connections, want 1", n)
 	}
@@ -182,7 +172,7 @@ func TestEachPostConnectsAnew(t *testing.T) {
 	e := at(t, address, "")
 	c := counts(map[string]int64{"a": 1})
 	for range 2 {
-		expectError(t, e.post(t.Context(), "", c), "")
+		expectError(t, e.post(t.Context(), minTimeout, "", c), "")
 	}
 	if n := len(connections); n != 2 {
 		t.Errorf("%d connections, want 2", n)
@@ -197,7 +187,7 @@ func TestNoConnection(t *testing.T) {
 	address := listener.Addr().String()
 	listener.Close()
 	c := counts(map[string]int64{"a": 1})
-	expectError(t, at(t, "http://"+address, "").post(t.Context(), "", c),
+	expectError(t, at(t, "http://"+address, "").post(t.Context(), minTimeout, "", c),
 		"cannot connect to endpoint : connect ECONNREFUSED "+address)
 }
 
@@ -207,7 +197,7 @@ func TestReset(t *testing.T) {
 		rig.ReadRequest(conn)
 		rig.Reset(conn)
 	})
-	expectError(t, at(t, before, "").post(t.Context(), "", c), "cannot connect to endpoint : read ECONNRESET")
+	expectError(t, at(t, before, "").post(t.Context(), minTimeout, "", c), "cannot connect to endpoint : read ECONNRESET")
 
 	// The status line decides, whatever happens to the connection after it.
 	for answer, want := range map[string]string{
@@ -219,7 +209,7 @@ func TestReset(t *testing.T) {
 			answering(answer)(conn)
 			rig.Reset(conn)
 		})
-		expectError(t, at(t, after, "").post(t.Context(), "", c), want)
+		expectError(t, at(t, after, "").post(t.Context(), minTimeout, "", c), want)
 	}
 }
 
@@ -241,7 +231,7 @@ func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 		io.WriteString(conn, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
 		bufio.NewReader(conn).ReadByte()
 	})
-	expectError(t, at(t, refused, "").post(t.Context(), "", c), "flush failed with code:503")
+	expectError(t, at(t, refused, "").post(t.Context(), minTimeout, "", c), "flush failed with code:503")
 
 	// After a success, it is.
 	whole := make(chan error, 1)
@@ -250,7 +240,7 @@ func TestAnswerBeforeTheRequestIsRead(t *testing.T) {
 		_, err := rig.ReadRequest(conn)
 		whole <- err
 	})
-	expectError(t, at(t, accepted, "").post(t.Context(), "", c), "")
+	expectError(t, at(t, accepted, "").post(t.Context(), minTimeout, "", c), "")
 	if err := <-whole; err != nil {
 		t.Errorf("the application could not read the whole request: %v", err)
 	}
@@ -266,65 +256,65 @@ func TestFailures(t *testing.T) {
 	for name, test := range map[string]struct {
 		counts  []hits.Count
 		script  func(net.Conn)
-		kind    error
+		outcome outcome
 		written bool
 	}{
-		"413": {one, answering(answer413), ErrTooLarge, false},
+		"413": {one, answering(answer413), 413, true},
 		"413 before it is read": {all, func(conn net.Conn) {
 			readOne(conn)
 			io.WriteString(conn, answer413)
 			rig.Reset(conn)
-		}, ErrTooLarge, false},
-		"closed before it is read":  {all, func(net.Conn) {}, ErrCut, false},
-		"reset before it is read":   {all, rig.Reset, ErrCut, false},
-		"closed after it was read":  {one, answering(""), ErrCut, true},
-		"reset after it was read":   {one, func(conn net.Conn) { rig.ReadRequest(conn); rig.Reset(conn) }, ErrCut, true},
-		"all of it read, then cut":  {all, answering(""), ErrCut, true},
-		"half a status line":        {one, answering("HTTP/1.1 20"), ErrCut, true},
-		"401":                       {one, answering("HTTP/1.1 401 Who\r\n\r\n"), ErrForbidden, false},
-		"500":                       {one, answering(answer500), nil, false},
-		"501":                       {one, answering("HTTP/1.1 501 No\r\n\r\n"), nil, false},
-		"502":                       {one, answering(answer502), nil, true},
-		"503":                       {one, answering("HTTP/1.1 503 Busy\r\n\r\n"), nil, false},
-		"504":                       {one, answering("HTTP/1.1 504 Late\r\n\r\n"), nil, true},
-		"519":                       {one, answering("HTTP/1.1 519 X\r\n\r\n"), nil, false},
-		"520":                       {one, answering("HTTP/1.1 520 X\r\n\r\n"), nil, true},
-		"524":                       {one, answering("HTTP/1.1 524 X\r\n\r\n"), nil, true},
-		"525":                       {one, answering("HTTP/1.1 525 X\r\n\r\n"), nil, false},
-		"no HTTP after it was read": {all, answering("hello\r\n"), nil, true},
+		}, 413, false},
+		"closed before it is read":  {all, func(net.Conn) {}, cut, false},
+		"reset before it is read":   {all, rig.Reset, cut, false},
+		"closed after it was read":  {one, answering(""), cut, true},
+		"reset after it was read":   {one, func(conn net.Conn) { rig.ReadRequest(conn); rig.Reset(conn) }, cut, true},
+		"all of it read, then cut":  {all, answering(""), cut, true},
+		"half a status line":        {one, answering("HTTP/1.1 20"), cut, true},
+		"401":                       {one, answering("HTTP/1.1 401 Who\r\n\r\n"), 401, true},
+		"500":                       {one, answering(answer500), 500, true},
+		"501":                       {one, answering("HTTP/1.1 501 No\r\n\r\n"), 501, true},
+		"502":                       {one, answering(answer502), 502, true},
+		"503":                       {one, answering("HTTP/1.1 503 Busy\r\n\r\n"), 503, true},
+		"504":                       {one, answering("HTTP/1.1 504 Late\r\n\r\n"), 504, true},
+		"519":                       {one, answering("HTTP/1.1 519 X\r\n\r\n"), 519, true},
+		"520":                       {one, answering("HTTP/1.1 520 X\r\n\r\n"), 520, true},
+		"524":                       {one, answering("HTTP/1.1 524 X\r\n\r\n"), 524, true},
+		"525":                       {one, answering("HTTP/1.1 525 X\r\n\r\n"), 525, true},
+		"no HTTP after it was read": {all, answering("hello\r\n"), unreachable, true},
 		"502 before it is read": {all, func(conn net.Conn) {
 			readOne(conn)
 			io.WriteString(conn, answer502)
 			rig.Reset(conn)
-		}, nil, false},
+		}, 502, false},
 		"503 before it is read": {all, func(conn net.Conn) {
 			readOne(conn)
 			io.WriteString(conn, "HTTP/1.1 503 Busy\r\n\r\n")
 			rig.Reset(conn)
-		}, nil, false},
+		}, 503, false},
 	} {
-		err := at(t, listening(t, test.script), "").post(t.Context(), "", test.counts)
-		expectFailure(t, name, err, test.kind, test.written)
+		err := at(t, listening(t, test.script), "").post(t.Context(), minTimeout, "", test.counts)
+		expectFailure(t, name, err, test.outcome, test.written)
 	}
 
 	closed, _ := net.Listen("tcp", "127.0.0.1:0")
 	closed.Close()
 	refusing := at(t, "http://"+closed.Addr().String(), "")
-	expectFailure(t, "refused", refusing.post(t.Context(), "", all), nil, false)
+	expectFailure(t, "refused", refusing.post(t.Context(), minTimeout, "", all), unreachable, false)
 	synctest.Test(t, func(t *testing.T) {
 		silent := piped(t, func(conn net.Conn) { <-time.After(time.Hour) })
-		expectFailure(t, "no answer, not read", silent.post(t.Context(), "", all), nil, false)
+		expectFailure(t, "no answer, not read", silent.post(t.Context(), minTimeout, "", all), late, false)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		silent := piped(t, func(conn net.Conn) { rig.ReadRequest(conn); <-time.After(time.Hour) })
-		expectFailure(t, "no answer", silent.post(t.Context(), "", all), nil, true)
+		expectFailure(t, "no answer", silent.post(t.Context(), minTimeout, "", all), late, true)
 	})
 }
 
-func expectFailure(t *testing.T, name string, err error, kind error, written bool) {
+func expectFailure(t *testing.T, name string, err error, want outcome, written bool) {
 	t.Helper()
-	if failed, ok := err.(*failure); !ok || failed.kind != kind || failed.written != written {
-		t.Errorf("%s: the failure is %+v, want %v, and that it may be saved: %v", name, err, kind, written)
+	if failed, ok := err.(*failure); !ok || failed.outcome != want || failed.written != written {
+		t.Errorf("%s: the failure is %+v, want outcome %d, and written is %v", name, err, want, written)
 	}
 }
 
@@ -362,7 +352,8 @@ func TestTimeouts(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		expectError(t, piped(t, hang).post(t.Context(), "", c), "cannot connect to endpoint : no answer within 1m0s")
+		err := piped(t, hang).post(t.Context(), minTimeout, "", c)
+		expectError(t, err, "cannot connect to endpoint : no answer within 1m0s")
 		expectDuration(t, began, time.Minute)
 	})
 	for interval, want := range map[time.Duration]time.Duration{
@@ -374,7 +365,8 @@ func TestTimeouts(t *testing.T) {
 			e := piped(t, hang)
 			e.timeout = New(&url.URL{}, "/", "", interval).timeout
 			began := time.Now()
-			expectError(t, e.post(t.Context(), "", c), fmt.Sprint("cannot connect to endpoint : no answer within ", want))
+			err := e.post(t.Context(), e.timeout, "", c)
+			expectError(t, err, fmt.Sprint("cannot connect to endpoint : no answer within ", want))
 			expectDuration(t, began, want)
 		})
 	}
@@ -382,7 +374,7 @@ func TestTimeouts(t *testing.T) {
 		e := piped(t, hang)
 		e.tls = at(t, "https://application", "").tls
 		began := time.Now()
-		expectError(t, e.post(t.Context(), "", c), "cannot connect to endpoint : no connection within 10s")
+		expectError(t, e.post(t.Context(), minTimeout, "", c), "cannot connect to endpoint : no connection within 10s")
 		expectDuration(t, began, 10*time.Second)
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -392,14 +384,14 @@ func TestTimeouts(t *testing.T) {
 			return nil, ctx.Err()
 		}
 		began := time.Now()
-		expectError(t, e.post(t.Context(), "", c), "cannot connect to endpoint : no connection within 10s")
+		expectError(t, e.post(t.Context(), minTimeout, "", c), "cannot connect to endpoint : no connection within 10s")
 		expectDuration(t, began, 10*time.Second)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(errors.New("it is over")) })
 		began := time.Now()
-		expectError(t, piped(t, hang).post(ctx, "", c), "cannot connect to endpoint : it is over")
+		expectError(t, piped(t, hang).post(ctx, minTimeout, "", c), "cannot connect to endpoint : it is over")
 		expectDuration(t, began, time.Second)
 	})
 }
@@ -440,7 +432,7 @@ func TestLongAnswers(t *testing.T) {
 				})
 				c := counts(map[string]int64{"a": 1})
 				began := time.Now()
-				expectError(t, e.post(t.Context(), "", c), "")
+				expectError(t, e.post(t.Context(), minTimeout, "", c), "")
 				if took := time.Since(began); took > drainTimeout {
 					t.Errorf("took %v, want at most %v", took, drainTimeout)
 				}
@@ -461,11 +453,11 @@ func TestHTTPS(t *testing.T) {
 	c := counts(map[string]int64{"a": 1})
 
 	e := at(t, application.URL, "")
-	err := e.post(t.Context(), "", c)
+	err := e.post(t.Context(), minTimeout, "", c)
 	if err == nil || !strings.Contains(err.Error(), "cannot connect to endpoint : tls: failed to verify certificate") {
 		t.Errorf("error %v, want one about the certificate", err)
 	}
 	e.tls.RootCAs = x509.NewCertPool()
 	e.tls.RootCAs.AddCert(application.Certificate())
-	expectError(t, e.post(t.Context(), "", c), "")
+	expectError(t, e.post(t.Context(), minTimeout, "", c), "")
 }

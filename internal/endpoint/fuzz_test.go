@@ -19,7 +19,7 @@ func FuzzBody(f *testing.F) {
 		want := map[string]int64{key: n, other: m}
 		c := counts(want)
 		var body strings.Builder
-		if err := (&Endpoint{secret: secret}).writeBody(bufio.NewWriter(&body), c); err != nil {
+		if err := (&client{secret: secret}).writeBody(bufio.NewWriter(&body), c); err != nil {
 			t.Fatal(err)
 		}
 		form, err := url.ParseQuery(body.String())

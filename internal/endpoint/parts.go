@@ -62,7 +62,7 @@ func (e *Endpoint) send(ctx context.Context, b *Batch) error {
 		if b.Last {
 			return nil
 		}
-		return e.post(ctx, "", nil) // It says that the daemon lives.
+		return e.post(ctx, e.timeout, "", nil) // It says that the daemon lives.
 	}
 	s := &search{e: e, b: b, limit: e.limit, learned: e.learned}
 	if time.Since(e.learned) > limitLife {
@@ -77,7 +77,7 @@ func (e *Endpoint) send(ctx context.Context, b *Batch) error {
 		if len(part) == 0 {
 			return s.refused
 		}
-		err := e.post(ctx, b.partID(), part)
+		err := e.post(ctx, e.timeout, b.partID(), part)
 		switch {
 		case err == nil:
 			if b.End < len(b.List) || b.First > 0 {
@@ -125,16 +125,16 @@ func (s *search) tooLarge(err error) bool {
 	switch {
 	case b.InDoubt:
 		// Whatever follows, the part stays in doubt, unless all tries are used up.
-		b.countTries(failed.kind)
+		b.countTries(failed.outcome)
 		if b.cuts < maxTries && b.refused < maxTries {
 			return false
 		}
 		s.ofDoubt, s.first, s.end = true, b.First, b.End
 		b.InDoubt, b.Doubled, b.cuts, b.refused = false, true, 0, 0
 		return true
-	case failed.kind == ErrTooLarge:
+	case failed.outcome == 413:
 		return true
-	case failed.kind == ErrCut && (!failed.written || s.ofDoubt || b.single):
+	case failed.outcome == cut && (!failed.written || s.ofDoubt || b.single):
 		// Some servers cut the connection in place of answering with 413. If the whole
 		// part was written, that is the reason only where it was found out before.
 		b.Doubled = b.Doubled || failed.written
@@ -144,8 +144,8 @@ func (s *search) tooLarge(err error) bool {
 		b.First, b.End, b.InDoubt = s.first, s.end, true
 		return false
 	}
-	b.InDoubt = failed.written
-	b.countTries(failed.kind)
+	b.InDoubt = failed.written && failed.inDoubt()
+	b.countTries(failed.outcome)
 	return false
 }
 
@@ -221,13 +221,28 @@ func (e *Endpoint) sizeOf(b *Batch) int64 {
 
 // countTries counts how often in a row the part in doubt has failed in the same
 // way.
-func (b *Batch) countTries(kind error) {
+func (b *Batch) countTries(how outcome) {
 	cuts, refused := b.cuts+1, b.refused+1
 	b.cuts, b.refused = 0, 0
-	switch kind {
-	case ErrCut:
+	switch how {
+	case cut:
 		b.cuts = cuts
-	case ErrTooLarge:
+	case 413:
 		b.refused = refused
 	}
+}
+
+// inDoubt reports whether the application may have saved counts that were written whole.
+func (f *failure) inDoubt() bool {
+	switch f.outcome {
+	case 502, 504, 520, 521, 522, 523, 524:
+		return true
+	}
+	return f.outcome < 100
+}
+
+// Forbidden reports whether err, of Send, is an answer with 401 or 403: the application expects another secret.
+func Forbidden(err error) bool {
+	failed, ok := err.(*failure)
+	return ok && (failed.outcome == 401 || failed.outcome == 403)
 }

@@ -16,28 +16,28 @@ import (
 //
 // If id is not empty, the request has it as its Idempotency-Key, which the original
 // does not send. An application that knows the id has saved the counts before.
-func (e *Endpoint) writeRequest(w io.Writer, id string, counts []hits.Count) error {
-	length := e.bodySize(counts)
+func (c *client) writeRequest(w io.Writer, id string, counts []hits.Count) error {
+	length := c.bodySize(counts)
 	request := bufio.NewWriterSize(w, 64<<10)
-	fmt.Fprintf(request, "POST %s HTTP/1.1\r\nhost: %s\r\n", e.target, e.host)
+	fmt.Fprintf(request, "POST %s HTTP/1.1\r\nhost: %s\r\n", c.target, c.host)
 	fmt.Fprintf(request, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n", length)
 	if id != "" {
 		fmt.Fprintf(request, "Idempotency-Key: \"%s\"\r\n", id)
 	}
-	fmt.Fprintf(request, "%sConnection: keep-alive\r\n\r\n", e.authorization)
-	return e.writeBody(request, counts)
+	fmt.Fprintf(request, "%sConnection: keep-alive\r\n\r\n", c.authorization)
+	return c.writeBody(request, counts)
 }
 
 // bodySize returns how many bytes the body for counts has.
-func (e *Endpoint) bodySize(counts []hits.Count) int64 {
+func (c *client) bodySize(counts []hits.Count) int64 {
 	var size counter
-	e.writeBody(bufio.NewWriter(&size), counts)
+	c.writeBody(bufio.NewWriter(&size), counts)
 	return int64(size)
 }
 
 // writeBody writes the JSON object of keys and counts, and the secret if there is
 // one, as a form (the original's serialize). Then it flushes w.
-func (e *Endpoint) writeBody(w *bufio.Writer, counts []hits.Count) error {
+func (c *client) writeBody(w *bufio.Writer, counts []hits.Count) error {
 	w.WriteString("json=%7B")
 	for i, count := range counts {
 		b := w.AvailableBuffer()
@@ -52,9 +52,9 @@ func (e *Endpoint) writeBody(w *bufio.Writer, counts []hits.Count) error {
 		}
 	}
 	w.WriteString("%7D")
-	if e.secret != "" {
+	if c.secret != "" {
 		w.WriteString("&secret=")
-		w.Write(node.AppendForm(nil, e.secret))
+		w.Write(node.AppendForm(nil, c.secret))
 	}
 	return w.Flush()
 }

@@ -17,7 +17,7 @@ func TestRecordedBodies(t *testing.T) {
 	for _, vector := range vectors {
 		var got strings.Builder
 		c := counts(vector.Counts)
-		e := &Endpoint{secret: vector.Secret}
+		e := &client{secret: vector.Secret}
 		if err := e.writeBody(bufio.NewWriter(&got), c); err != nil {
 			t.Fatal(err)
 		}

@@ -4,7 +4,6 @@ package flush
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -35,6 +34,11 @@ type Flusher struct {
 	Interval time.Duration     // from one flush to the next, above 0
 	Stdout   *logwriter.Writer // the log
 	Stderr   *logwriter.Writer // what went wrong
+	About    string            // what lines about a setting begin with: the configuration's path, a colon and a space
+
+	// Alive is called by Run, which calls it again within that time, unless the Endpoint
+	// waits for an answer meanwhile. It may be nil.
+	Alive func(within time.Duration)
 
 	batch  *endpoint.Batch // the batch under way, which is in doubt between two flushes; nil if there is none
 	counts hits.Counts     // what is left of it
@@ -50,6 +54,9 @@ type Flusher struct {
 // clients who invent keys could cause one POST after the other.
 const fullInterval = time.Second
 
+// aliveInterval is the time between two calls of Alive while Run has nothing to do.
+const aliveInterval = 10 * time.Second
+
 // Run flushes at each interval, the first time one interval from now, and when
 // forced receives a signal (the original's setInterval and its handler of
 // SIGUSR2). It also flushes when the Store is full. However many of these come
@@ -62,6 +69,8 @@ const fullInterval = time.Second
 func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) Rest {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
+	alive := time.NewTicker(aliveInterval)
+	defer alive.Stop()
 	if recovered, keys := f.Store.Waiting(); keys > 0 {
 		fmt.Fprintf(f.Stderr, "pixel-ping: %s of %s recovered from the journal\n",
 			logwriter.Plural(recovered, "hit"), logwriter.Plural(keys, "key"))
@@ -71,6 +80,9 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 	}
 	full, pause := f.Store.Full(), (<-chan time.Time)(nil)
 	for {
+		if f.Alive != nil {
+			f.Alive(aliveInterval)
+		}
 		select {
 		case <-stopped:
 			return f.flushLast(ctx)
@@ -87,6 +99,7 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 			f.Flush(ctx)
 		case <-pause:
 			full = f.Store.Full()
+		case <-alive.C:
 		case <-stopped:
 		}
 	}
@@ -227,8 +240,8 @@ func (f *Flusher) reportStore() {
 		if n == 1 {
 			of, were = "a new key", "was"
 		}
-		fmt.Fprintf(f.Stderr, "pixel-ping: %s of %s %s not counted, as there was no room for more keys (maxmemory)\n",
-			logwriter.Plural(n, "hit"), of, were)
+		fmt.Fprintf(f.Stderr, "pixel-ping: %s%s of %s %s not counted, as there was no room for more keys (maxmemory)\n",
+			f.About, logwriter.Plural(n, "hit"), of, were)
 	}
 }
 
@@ -278,8 +291,8 @@ func (f *Flusher) report(b *endpoint.Batch, err error) {
 	} else {
 		fmt.Fprintln(f.Stdout, "--- flushed ---")
 	}
-	if errors.Is(err, endpoint.ErrForbidden) {
-		fmt.Fprint(f.Stderr, forbiddenText)
+	if endpoint.Forbidden(err) {
+		fmt.Fprintf(f.Stderr, "pixel-ping: %s%s\n", f.About, forbiddenText)
 	}
 	if b.Doubled {
 		fmt.Fprint(f.Stderr, doubledText)
@@ -308,8 +321,8 @@ func sum(list []hits.Count) (n int64) {
 const logDelay = 200 * time.Millisecond
 
 const (
-	forbiddenText = "pixel-ping: the application refuses the request itself: \"secret\", or the user and " +
-		"password in \"endpoint\", may differ from the application's\n"
+	forbiddenText = "the application refuses the request itself: \"secret\", or the user and " +
+		"password in \"endpoint\", may differ from the application's"
 	doubledText = "pixel-ping: some hits may be counted twice: the application may have saved them before it " +
 		"cut the connection, and they are sent again in other parts\n"
 )

@@ -183,7 +183,7 @@ type partial struct{ refuses string }
 func (p partial) Send(_ context.Context, b *endpoint.Batch) (err error) {
 	for _, count := range b.List {
 		if strings.Contains(p.refuses, count.Key) {
-			b.Aside[count.Key], err = true, endpoint.ErrTooLarge
+			b.Aside[count.Key], err = true, errors.New("the request is too large")
 		}
 	}
 	b.First = len(b.List)
@@ -208,13 +208,6 @@ func TestPartIsAccepted(t *testing.T) {
 		expectOutput(t, stdout, "1:\ta\n2:\tb\n")
 		expectOutput(t, stderr, "--- the request is too large\n")
 	}
-}
-
-func TestForbiddenNamesTheSecret(t *testing.T) {
-	app := &application{err: endpoint.ErrForbidden}
-	f, _, _, stderr := newFlusher(app, "a")
-	f.Flush(t.Context())
-	expectOutput(t, stderr, "--- the application does not accept the secret\n"+forbiddenText)
 }
 
 func TestReasonsDoNotForgeTheLog(t *testing.T) {

@@ -42,3 +42,9 @@ func isDeleted(file *os.File) bool {
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
+
+// writable says why this user may not make files in a directory, or returns nil.
+func writable(path string) error {
+	const write, search = 2, 1 // W_OK and X_OK of unistd.h
+	return syscall.Access(path, write|search)
+}

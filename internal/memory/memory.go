@@ -29,14 +29,20 @@ var ballast []byte
 // Bound sets the collector's limit to what the process may hold: keys is the
 // bound of the store in bytes, connections how many may be open. The limit lies
 // above what can be alive: with a limit below that, the collector would run all the
-// time. Bound also lets garbage take half of what is alive, the ballast included.
+// time. But it lies below what the machine has, where there is no ballast either.
+// Bound also lets garbage take half of what is alive, the ballast included.
 // Bound changes nothing if the operator has set GOMEMLIMIT or GOGC.
-func Bound(keys int64, connections int) {
+func Bound(machine Machine, keys int64, connections int) {
 	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
 		return
 	}
-	debug.SetMemoryLimit(limit(keys, connections))
 	debug.SetGCPercent(50)
+	alive := limit(keys, connections)
+	if share := machine.share(); alive > share {
+		debug.SetMemoryLimit(share)
+		return
+	}
+	debug.SetMemoryLimit(alive)
 	ballast = make([]byte, ballastSize)
 }
 
@@ -44,8 +50,11 @@ func Bound(keys int64, connections int) {
 // the batch's list, which takes less than a quarter of the batch; the connections;
 // everything else.
 func limit(keys int64, connections int) int64 {
-	return 2*keys + keys/4 + int64(connections)*perConnection + base + ballastSize
+	return flushed(keys) + int64(connections)*perConnection + base + ballastSize
 }
+
+// flushed returns how many bytes keys take during a flush, at most.
+func flushed(keys int64) int64 { return 2*keys + keys/4 }
 
 // ReturnAfterSpikes gives memory that is free back to the system each time a spike is
 // over, until ctx ends. Without it, the collector would not run for long after the

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"math"
 	"os"
 	"runtime/debug"
 	"testing"
@@ -23,12 +24,12 @@ func TestMemoryLimit(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
 	t.Setenv("GOMEMLIMIT", "")
 	t.Setenv("GOGC", "")
-	Bound(100<<20, 1024)
+	Bound(math.MaxInt64, 100<<20, 1024)
 	if got, want := debug.SetMemoryLimit(-1), int64(225+64+160)<<20; got != want {
 		t.Errorf("the limit is %d MB, want %d", got>>20, want>>20)
 	}
 	t.Setenv("GOMEMLIMIT", "1GiB")
-	Bound(200<<20, 1024)
+	Bound(math.MaxInt64, 200<<20, 1024)
 	if got, want := debug.SetMemoryLimit(-1), int64(225+64+160)<<20; got != want {
 		t.Errorf("the limit is %d MB, though it was set from outside", got>>20)
 	}
@@ -42,13 +43,13 @@ func TestCollector(t *testing.T) {
 		t.Setenv("GOGC", "")
 		t.Setenv("GOMEMLIMIT", "")
 		t.Setenv(outside, "200")
-		Bound(100<<20, 1024)
+		Bound(math.MaxInt64, 100<<20, 1024)
 		if percent := debug.SetGCPercent(100); percent != 100 || ballast != nil {
 			t.Errorf("GOGC is %d and the ballast %d MB, though %s is set from outside", percent, len(ballast)>>20, outside)
 		}
 	}
 	t.Setenv("GOMEMLIMIT", "")
-	Bound(100<<20, 1024)
+	Bound(math.MaxInt64, 100<<20, 1024)
 	if percent := debug.SetGCPercent(100); percent != 50 || len(ballast) != 32<<20 {
 		t.Errorf("GOGC is %d and the ballast %d MB, want 50 and 32", percent, len(ballast)>>20)
 	}

@@ -2,18 +2,17 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"pixel-ping/internal/socket"
+	"pixel-ping/internal/listen"
 )
 
 const (
@@ -50,9 +49,10 @@ func Start(ctx context.Context, address string, handler Handler) (*Server, error
 	var listener net.Listener
 	var err error
 	if strings.Contains(address, "/") {
-		listener, err = socket.Listen(address)
+		listener, err = listen.Unix(address)
 	} else if listener, err = new(net.ListenConfig).Listen(ctx, "tcp", address); err != nil {
-		err = fmt.Errorf("cannot listen on %s: %w", address, cause(err))
+		port, _ := strconv.Atoi(address[strings.LastIndexByte(address, ':')+1:])
+		err = fmt.Errorf("cannot listen on %s: %w", address, listen.Explain(err, port))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -77,17 +77,6 @@ func (s *Server) Close() {
 	if s != nil {
 		s.http.Close()
 	}
-}
-
-// cause returns what an error of listening says without the call and the address.
-func cause(err error) error {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno
-	}
-	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		return errors.New(dns.Err)
-	}
-	return err
 }
 
 // bounded is a listener with a bound on its open connections. Others wait in the

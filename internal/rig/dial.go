@@ -2,7 +2,9 @@ package rig
 
 import (
 	"net"
+	"os"
 	"sync/atomic"
+	"testing"
 )
 
 // dialed counts the calls of Dial.
@@ -19,4 +21,19 @@ func Dial(address string) (net.Conn, error) {
 		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(i>>8), byte(i))},
 	}
 	return dialer.Dial("tcp", address)
+}
+
+// HasIPv6 reports whether this machine has the address ::1. Many containers do not. In
+// CI it has to be there.
+func HasIPv6(t testing.TB) bool {
+	t.Helper()
+	listener, err := net.Listen("tcp", "[::1]:0")
+	if err == nil {
+		listener.Close()
+	} else if os.Getenv("CI") != "" {
+		t.Fatalf("the tests need IPv6 in CI: %v", err)
+	} else {
+		t.Logf("not tested over IPv6: %v", err)
+	}
+	return err == nil
 }

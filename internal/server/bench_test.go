@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/listen"
 	"pixel-ping/internal/pixel"
 )
 
 // benchServer serves the pixel in this process and returns the address.
 func benchServer(b *testing.B) string {
 	b.Helper()
-	listeners, err := Listen(b.Context(), "127.0.0.1", 0)
+	listeners, err := listen.TCP(b.Context(), "127.0.0.1", 0)
 	if err != nil {
 		b.Fatal(err)
 	}

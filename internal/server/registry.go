@@ -63,6 +63,7 @@ type registry struct {
 	limit     int  // how many connections there may be
 	inherited bool // the listeners are not the Server's alone
 	stderr    io.Writer
+	about     string         // what a line about a setting begins with
 	requests  sync.WaitGroup // requests whose handler has begun and not returned
 
 	// accepting is the number of listeners from which a connection may still come: one
@@ -305,8 +306,8 @@ func (g *registry) sweep() {
 		c.tcp.Close()
 	}
 	if crowded > 0 {
-		fmt.Fprintf(g.stderr, "pixel-ping: maxconnections: connections closed for want of room: %d (%d may be open)\n",
-			crowded, g.limit)
+		fmt.Fprintf(g.stderr, "pixel-ping: %smaxconnections: connections closed for want of room: %d (%d may be open)\n",
+			g.about, crowded, g.limit)
 	}
 }
 

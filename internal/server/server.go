@@ -81,6 +81,10 @@ func http2Settings() *http.HTTP2Config {
 	}
 }
 
+// About sets what the Server's lines about a setting begin with: the configuration's
+// path, a colon and a space. About comes before Serve.
+func (s *Server) About(prefix string) { s.registry.about = prefix }
+
 // MaxConnections returns how many connections may be open at once.
 func (s *Server) MaxConnections() int { return s.registry.limit }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/listen"
 	"pixel-ping/internal/pixel"
 	"pixel-ping/internal/rig"
 )
@@ -218,7 +219,7 @@ func TestServeAfterStop(t *testing.T) {
 // Answers to pipelined requests reach their client, though the connection ends
 // with requests unread: it is not reset.
 func TestStopKeepsAnswers(t *testing.T) {
-	listeners, err := Listen(t.Context(), "127.0.0.1", 0)
+	listeners, err := listen.TCP(t.Context(), "127.0.0.1", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +265,7 @@ func TestStopKeepsAnswers(t *testing.T) {
 // So does the answer to a request that arrives while the server stops, though more
 // requests follow it unread.
 func TestStopKeepsTheLastAnswer(t *testing.T) {
-	listeners, err := Listen(t.Context(), "127.0.0.1", 0)
+	listeners, err := listen.TCP(t.Context(), "127.0.0.1", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

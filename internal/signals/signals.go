@@ -1,5 +1,4 @@
-// Package signals has the signals of the process end the daemon's contexts. There
-// may be one Signals at a time.
+// Package signals turns the signals of the process into contexts and a channel.
 package signals
 
 import (
@@ -11,30 +10,29 @@ import (
 	"time"
 )
 
-// Signals is what the signals of the process do.
+// Signals has what the signals of the process do. There may be one at a time.
 type Signals struct {
-	// Running ends at the first signal that stops the daemon, with the parent, or
-	// with End.
-	Running context.Context
-	End     context.CancelFunc
-	// Delivery ends at a second signal, or after AbandonAfter. Its cause says why.
-	Delivery context.Context
-	abandon  context.CancelCauseFunc
+	// Stopped is done after the first signal that stops the daemon, after the end of the
+	// parent, or after Stop.
+	Stopped context.Context
+	Stop    context.CancelFunc
+	// Abandoned is done after a second signal, or after AbandonAfter. Its cause says why.
+	Abandoned context.Context
+	abandon   context.CancelCauseFunc
 	// Forced receives the signals that force a flush.
 	Forced <-chan os.Signal
 
 	stop, forced chan os.Signal
 }
 
-// Watch takes the signals of the process until Close is called. Parent is the
-// parent of Running alone: a stop goes on delivering. Watch calls second at a
-// second signal.
+// Watch takes the signals of the process until Close is called. parent is the parent of
+// Stopped alone: a stop goes on delivering. second is called at a second signal.
 func Watch(parent context.Context, second func()) *Signals {
 	s := &Signals{stop: make(chan os.Signal, 1), forced: make(chan os.Signal, 1)}
 	s.Forced = s.forced
 	notify(s.stop, s.forced)
-	s.Running, s.End = context.WithCancel(parent)
-	s.Delivery, s.abandon = context.WithCancelCause(context.Background())
+	s.Stopped, s.Stop = context.WithCancel(parent)
+	s.Abandoned, s.abandon = context.WithCancelCause(context.Background())
 	go s.follow(second)
 	return s
 }
@@ -45,18 +43,18 @@ func (s *Signals) follow(second func()) {
 		case got := <-s.stop:
 			// A second signal ends the stop. SIGHUP does not: a terminal that closes
 			// sends it twice, and systemd may send it after SIGTERM.
-			if s.Running.Err() != nil && got != syscall.SIGHUP {
+			if s.Stopped.Err() != nil && got != syscall.SIGHUP {
 				s.abandon(errors.New("stopped by a second signal"))
 				second()
 			}
-			s.End()
-		case <-s.Delivery.Done():
+			s.Stop()
+		case <-s.Abandoned.Done():
 			return
 		}
 	}
 }
 
-// AbandonAfter ends Delivery at that time from now.
+// AbandonAfter ends Abandoned at that time from now.
 func (s *Signals) AbandonAfter(d time.Duration) {
 	time.AfterFunc(d, func() { s.abandon(errors.New("stopped before there was an answer")) })
 }
@@ -65,6 +63,6 @@ func (s *Signals) AbandonAfter(d time.Duration) {
 func (s *Signals) Close() {
 	signal.Stop(s.stop)
 	signal.Stop(s.forced)
-	s.End()
+	s.Stop()
 	s.abandon(nil)
 }

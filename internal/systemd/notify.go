@@ -1,6 +1,5 @@
-// Package systemd speaks with systemd without a library: it takes the sockets that
-// systemd listens on for the daemon, and tells systemd how the daemon is. Other
-// service managers use the same conventions.
+// Package systemd tells systemd how the daemon is, without a library. Other service
+// managers use the same conventions.
 package systemd
 
 import (
@@ -8,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,25 +22,35 @@ const (
 // A Notifier tells the service manager how the daemon is. A nil Notifier tells
 // nobody. Its methods may be called by many goroutines at once.
 type Notifier struct {
-	address net.UnixAddr
+	address  net.UnixAddr
+	watchdog time.Duration             // between two answers to the manager's watchdog; 0 for none
+	lives    atomic.Pointer[time.Time] // until when the loop that flushes is taken for alive
+	closed   chan struct{}
 }
 
 // NewNotifier returns a Notifier for the socket that NOTIFY_SOCKET names, or nil if
-// no manager asks for notifications. It takes NOTIFY_SOCKET out of the environment,
-// so that no child notifies in the daemon's place.
+// no manager asks for notifications. It takes NOTIFY_SOCKET and the variables of the
+// watchdog out of the environment, so that no child notifies in the daemon's place.
+// The caller closes the Notifier.
 func NewNotifier() *Notifier {
+	watchdog := watchdogInterval()
 	name := os.Getenv("NOTIFY_SOCKET")
 	os.Unsetenv("NOTIFY_SOCKET")
 	if !strings.HasPrefix(name, "/") && !strings.HasPrefix(name, "@") {
 		return nil
 	}
 	// Package net takes a leading @ for Linux's abstract names, as systemd does.
-	return &Notifier{net.UnixAddr{Name: name, Net: "unixgram"}}
+	return &Notifier{
+		address:  net.UnixAddr{Name: name, Net: "unixgram"},
+		watchdog: watchdog,
+		closed:   make(chan struct{}),
+	}
 }
 
 // Ready tells that the daemon serves. The first status goes with it. Until ctx ends,
 // a goroutine then tells the status when it has changed, at most once in 5 seconds.
-// What could not be told, Ready itself included, is told 5 seconds later.
+// What could not be told, Ready itself included, is told 5 seconds later. Until Close,
+// another goroutine answers the manager's watchdog, see Expect.
 func (n *Notifier) Ready(ctx context.Context, status func() string) {
 	if n == nil {
 		return
@@ -52,6 +62,9 @@ func (n *Notifier) Ready(ctx context.Context, status func() string) {
 		}
 	}
 	tell()
+	if n.watchdog > 0 {
+		go n.watch(n.watchdog)
+	}
 	go func() {
 		ticker := time.NewTicker(statusInterval)
 		defer ticker.Stop()
@@ -70,6 +83,13 @@ func (n *Notifier) Ready(ctx context.Context, status func() string) {
 func (n *Notifier) Stopping(status string) {
 	if n != nil {
 		n.send("STOPPING=1\nSTATUS=" + status)
+	}
+}
+
+// Close ends the answers to the watchdog.
+func (n *Notifier) Close() {
+	if n != nil {
+		close(n.closed)
 	}
 }
 

@@ -39,11 +39,18 @@ func newManager(t *testing.T) manager {
 // expect fails the test unless just these notifications have come.
 func (m manager) expect(t *testing.T, want ...string) {
 	t.Helper()
+	if got := m.drain(t); fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
+		t.Errorf("the manager was told %q, want %q", got, want)
+	}
+}
+
+// drain returns the notifications that have come.
+func (m manager) drain(t *testing.T) (got []string) {
+	t.Helper()
 	raw, err := m.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []string
 	buffer := make([]byte, 4096)
 	raw.Read(func(fd uintptr) bool {
 		for {
@@ -54,9 +61,7 @@ func (m manager) expect(t *testing.T, want ...string) {
 			got = append(got, string(buffer[:n]))
 		}
 	})
-	if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
-		t.Errorf("the manager was told %q, want %q", got, want)
-	}
+	return got
 }
 
 // The first status goes with READY=1. Later ones are told when they have changed, at
@@ -87,6 +92,62 @@ func TestStatus(t *testing.T) {
 		pass(time.Minute)
 		m.expect(t, "STOPPING=1\nSTATUS=b")
 	})
+}
+
+// The watchdog is answered twice in its time while the loop that flushes keeps its
+// promises, during a stop, too. It is not answered any more after a promise was broken.
+func TestWatchdog(t *testing.T) {
+	m := newManager(t)
+	t.Setenv("WATCHDOG_USEC", "10000000")
+	t.Setenv("WATCHDOG_PID", fmt.Sprint(os.Getpid()))
+	synctest.Test(t, func(t *testing.T) {
+		running, end := context.WithCancel(t.Context())
+		n := NewNotifier()
+		defer n.Close()
+		for _, name := range []string{"WATCHDOG_USEC", "WATCHDOG_PID"} {
+			if _, set := os.LookupEnv(name); set {
+				t.Errorf("children are told of %s", name)
+			}
+		}
+		n.Expect(10 * time.Minute) // the answer of the application
+		n.Ready(running, func() string { return "a" })
+		pass(time.Second)
+		const alive = "WATCHDOG=1"
+		m.expect(t, "READY=1\nSTATUS=a", alive)
+		pass(10 * time.Second)
+		m.expect(t, alive, alive)
+		end()
+		pass(10 * time.Second)
+		m.expect(t, alive, alive)
+		for range 70 {
+			pass(10 * time.Second)
+			m.drain(t)
+		}
+		pass(10 * time.Second)
+		m.expect(t) // the loop is dead
+		n.Expect(time.Second)
+		pass(10 * time.Second)
+		m.expect(t, alive, alive)
+	})
+}
+
+// A watchdog that does not ask this process is not answered.
+func TestOtherWatchdogs(t *testing.T) {
+	m := newManager(t)
+	name := os.Getenv("NOTIFY_SOCKET")
+	for usec, pid := range map[string]string{"10000000": "1", "": "", "x": "", "-1": "", "0": ""} {
+		t.Setenv("NOTIFY_SOCKET", name)
+		t.Setenv("WATCHDOG_USEC", usec)
+		t.Setenv("WATCHDOG_PID", pid)
+		synctest.Test(t, func(t *testing.T) {
+			n := NewNotifier()
+			defer n.Close()
+			n.Expect(time.Hour)
+			n.Ready(t.Context(), func() string { return "a" })
+			pass(time.Minute)
+			m.expect(t, "READY=1\nSTATUS=a")
+		})
+	}
 }
 
 // What could not be told is told later.
@@ -133,8 +194,10 @@ func TestNoManager(t *testing.T) {
 		if n != nil {
 			t.Errorf("NOTIFY_SOCKET=%s is taken for a manager", name)
 		}
+		n.Expect(time.Hour)
 		n.Ready(t.Context(), func() string { panic("not to be called") })
 		n.Stopping("")
+		n.Close()
 	}
 }
 

@@ -50,8 +50,8 @@ func TestPageIsComplete(t *testing.T) {
 	}
 
 	settings := section(t, page, "CONFIGURATION")
-	taken := regexp.MustCompile(`s\.\w+\("(\w+)"\)`).FindAllStringSubmatch(read(t, "internal/config/config.go"), -1)
-	if len(taken) < 11 {
+	taken := regexp.MustCompile(`s\.\w+\("(\w+)"[,)]`).FindAllStringSubmatch(read(t, "internal/config/config.go"), -1)
+	if len(taken) < 14 {
 		t.Errorf("the configuration takes only the settings %q", taken)
 	}
 	for _, setting := range taken {
@@ -61,17 +61,21 @@ func TestPageIsComplete(t *testing.T) {
 	}
 
 	synopsis := strings.ReplaceAll(section(t, page, "SYNOPSIS"), `\`, "")
-	flags, cases := 0, regexp.MustCompile(`(?m)^\tcase (".*"):$`)
-	for _, line := range cases.FindAllStringSubmatch(read(t, "cmd/pixel-ping/main.go"), -1) {
+	flags := 0
+	for line := range strings.Lines(read(t, "internal/arguments/arguments.go")) {
+		names := regexp.MustCompile(`"(--?[a-z]+)"`).FindAllStringSubmatch(line, -1) // of one flag
+		if names == nil {
+			continue
+		}
 		flags++
-		if !slices.ContainsFunc(regexp.MustCompile(`"([^"]*)"`).FindAllStringSubmatch(line[1], -1), func(flag []string) bool {
-			return flag[1] != "" && strings.Contains(synopsis, "pixel-ping "+flag[1])
+		if !slices.ContainsFunc(names, func(name []string) bool {
+			return strings.Contains(synopsis, "pixel-ping "+name[1])
 		}) {
-			t.Errorf("none of %s is in the synopsis:\n%s", line[1], synopsis)
+			t.Errorf("none of %q is in the synopsis:\n%s", names, synopsis)
 		}
 	}
-	if flags < 2 {
-		t.Errorf("main.go has flags in %d cases only", flags)
+	if flags < 4 {
+		t.Errorf("arguments.go has only %d flags", flags)
 	}
 
 	signals := section(t, page, "SIGNALS")

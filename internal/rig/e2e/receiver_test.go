@@ -19,7 +19,7 @@ import (
 func TestReceiverShowsWhatArrives(t *testing.T) {
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "receiver")
-	build := exec.Command("go", "build", "-o", program, "../../../testdata/recipes/receiver")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "../../../testdata/recipes/receiver")
 	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}

@@ -1,8 +1,9 @@
 //go:build unix
 
-package systemd
+package listen
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,7 +15,7 @@ import (
 // (SD_LISTEN_FDS_START).
 const firstSocket = 3
 
-// Listeners returns the sockets that systemd has passed on to this process, and nil if
+// inherited returns the sockets that systemd has passed on to this process, and nil if
 // there are none. It takes LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES out of the
 // environment, so that they are not meant for children, and its descriptors are
 // closed in children. It may be called once.
@@ -23,7 +24,7 @@ const firstSocket = 3
 // open: connections that nobody has accepted wait for the next process. The system
 // sends keep-alive probes over their connections, since package net offers no way to
 // have FileListener do without. An error is one line.
-func Listeners() ([]net.Listener, error) {
+func inherited() (listeners []net.Listener, err error) {
 	process, sockets := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		os.Unsetenv(name)
@@ -35,23 +36,29 @@ func Listeners() ([]net.Listener, error) {
 	if err != nil || n < 0 {
 		return nil, fmt.Errorf("LISTEN_FDS: want the number of inherited sockets (got %q)", sockets)
 	}
-	var listeners []net.Listener
-	for fd := firstSocket; fd < firstSocket+n; fd++ {
-		// The copy that FileListener makes is closed in children; the original is closed
-		// here.
-		file := os.NewFile(uintptr(fd), "inherited socket "+strconv.Itoa(fd))
-		listening, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
-		if err != nil || listening == 0 {
-			file.Close()
-			return nil, fmt.Errorf("inherited socket %d of %d (LISTEN_FDS) does not listen; "+
-				"the socket unit needs ListenStream=, and Accept=no", fd-firstSocket+1, n)
-		}
-		listener, err := net.FileListener(file)
-		file.Close()
+	for i := range n {
+		listener, err := inherit(firstSocket + i)
 		if err != nil {
-			return nil, fmt.Errorf("inherited socket %d of %d (LISTEN_FDS): %w", fd-firstSocket+1, n, err)
+			closeAll(listeners)
+			return nil, fmt.Errorf("inherited socket %d of %d (LISTEN_FDS) %w", i+1, n, err)
 		}
 		listeners = append(listeners, listener)
 	}
 	return listeners, nil
+}
+
+// inherit returns the listener of a descriptor. The copy that FileListener makes is
+// closed in children; the original is closed here.
+func inherit(fd int) (net.Listener, error) {
+	file := os.NewFile(uintptr(fd), "inherited socket")
+	defer file.Close()
+	listening, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
+	if err != nil || listening == 0 {
+		return nil, errors.New("does not listen; the socket unit needs ListenStream=, and Accept=no")
+	}
+	listener, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be used: %w", err)
+	}
+	return listener, nil
 }

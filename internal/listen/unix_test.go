@@ -1,6 +1,6 @@
 //go:build unix
 
-package socket
+package listen
 
 import (
 	"errors"
@@ -24,9 +24,9 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(folder, "s")
 }
 
-func TestSocket(t *testing.T) {
+func TestUnix(t *testing.T) {
 	path := socketPath(t)
-	listener, err := Listen(path)
+	listener, err := Unix(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestSocket(t *testing.T) {
 	}
 
 	// The socket is in use, and stays.
-	_, err = Listen(path)
+	_, err = Unix(path)
 	if want := "cannot listen on " + path + ": address already in use"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
@@ -60,7 +60,7 @@ func TestAbandonedSocket(t *testing.T) {
 	}
 	abandoned.(*net.UnixListener).SetUnlinkOnClose(false)
 	abandoned.Close()
-	listener, err := Listen(path)
+	listener, err := Unix(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestSocketOverAFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(path); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := Unix(path); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("error %v, want that the address is in use", err)
 	}
 	if text, err := os.ReadFile(path); string(text) != "text" || err != nil {

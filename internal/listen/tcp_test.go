@@ -1,4 +1,4 @@
-package server
+package listen
 
 import (
 	"context"
@@ -33,7 +33,7 @@ func TestFamilies(t *testing.T) {
 	for host, want := range map[string]string{
 		"0.0.0.0": "0.0.0.0:", "127.0.0.1": "127.0.0.1:", "": "[::]:", "::": "[::]:",
 	} {
-		listeners, err := Listen(t.Context(), host, 0)
+		listeners, err := TCP(t.Context(), host, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,10 +83,10 @@ func TestBind(t *testing.T) {
 
 // The end of the context ends the search for a name, however long name servers
 // take: a stop during a start waits for none of them.
-func TestListenEndsWithItsContext(t *testing.T) {
+func TestTCPEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := Listen(ctx, "pixels.example.com", 0)
+	_, err := TCP(ctx, "pixels.example.com", 0)
 	if err == nil || !strings.Contains(err.Error(), "canceled") {
 		t.Errorf("error %v, want that of the context", err)
 	}
@@ -94,17 +94,17 @@ func TestListenEndsWithItsContext(t *testing.T) {
 
 // The error of a privileged port says what to do.
 func TestPortBelow1024(t *testing.T) {
-	denied := fmt.Errorf("cannot listen on :80: %w", syscall.EACCES)
-	const want = "cannot listen on :80: permission denied; ports below 1024 need a privilege: " +
+	denied := fmt.Errorf("listen tcp :80: %w", syscall.EACCES)
+	const want = "permission denied; ports below 1024 need a privilege: " +
 		"start it with the systemd unit, run setcap cap_net_bind_service=+ep on the program, " +
 		"or use a higher port behind a front end"
-	if got := explainPort(denied, 80); got.Error() != want || !errors.Is(got, syscall.EACCES) {
+	if got := Explain(denied, 80); got.Error() != want || !errors.Is(got, syscall.EACCES) {
 		t.Errorf("says %q, want %q", got, want)
 	}
-	taken := fmt.Errorf("cannot listen on :80: %w", syscall.EADDRINUSE)
+	taken := fmt.Errorf("listen tcp :80: %w", syscall.EADDRINUSE)
 	for err, port := range map[error]int{denied: 1024, taken: 80} {
-		if got := explainPort(err, port); got != err {
-			t.Errorf("says %q, want %q", got, err)
+		if got := Explain(err, port); got != errors.Unwrap(err) {
+			t.Errorf("says %q, want %q", got, errors.Unwrap(err))
 		}
 	}
 }

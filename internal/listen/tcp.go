@@ -1,4 +1,4 @@
-package server
+package listen
 
 import (
 	"context"
@@ -9,17 +9,15 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
-
-	"pixel-ping/internal/socket"
 )
 
-// Listen binds every address of host, so that localhost is found by whichever
-// of 127.0.0.1 and ::1 a client tries first; the original binds the first that
-// the system names. An empty host is all interfaces. Port 0 takes a free port,
-// the same for each address. An address that the machine does not have, such as
-// ::1 where IPv6 is off, is passed over if there is another. An error is one
-// line that names the settings. Listen returns early when ctx ends.
-func Listen(ctx context.Context, host string, port int) ([]net.Listener, error) {
+// TCP binds every address of host, so that localhost is found by whichever of
+// 127.0.0.1 and ::1 a client tries first; the original binds the first that the
+// system names. An empty host is all interfaces. Port 0 takes a free port, the same
+// for each address. An address that the machine does not have, such as ::1 where IPv6
+// is off, is passed over if there is another. An error is one line that names the
+// settings. TCP returns early when ctx ends.
+func TCP(ctx context.Context, host string, port int) ([]net.Listener, error) {
 	addresses, err := resolve(ctx, host)
 	if err != nil {
 		return nil, err
@@ -29,8 +27,8 @@ func Listen(ctx context.Context, host string, port int) ([]net.Listener, error) 
 
 // bind binds addresses, which are those of host.
 func bind(ctx context.Context, host string, addresses []netip.Addr, port int) ([]net.Listener, error) {
-	// The registry's sweep ends dead connections. Keep-alive probes would cost four
-	// system calls for each connection.
+	// The server ends dead connections. Keep-alive probes would cost four system calls
+	// for each connection.
 	withoutProbes := net.ListenConfig{KeepAlive: -1}
 	var listeners []net.Listener
 	var failure error
@@ -45,16 +43,11 @@ func bind(ctx context.Context, host string, addresses []netip.Addr, port int) ([
 			port = listener.Addr().(*net.TCPAddr).Port
 			continue
 		}
-		errno, ok := errors.AsType[syscall.Errno](err)
-		if ok {
-			err = errno // without the call and the address
-		}
 		failure = fmt.Errorf("host, port: cannot listen on %s: %w",
-			net.JoinHostPort(host, strconv.Itoa(port)), explainPort(err, port))
+			net.JoinHostPort(host, strconv.Itoa(port)), Explain(err, port))
+		errno, _ := errors.AsType[syscall.Errno](err)
 		if !slices.Contains(missingAddress, errno) {
-			for _, listener := range listeners {
-				listener.Close()
-			}
+			closeAll(listeners)
 			return nil, failure
 		}
 	}
@@ -64,19 +57,15 @@ func bind(ctx context.Context, host string, addresses []netip.Addr, port int) ([
 	return listeners, nil
 }
 
-// ListenSocket listens on the Unix socket at path, as socket.Listen does. An error
-// is one line that names the setting.
-func ListenSocket(path string) ([]net.Listener, error) {
-	listener, err := socket.Listen(path)
-	if err != nil {
-		return nil, fmt.Errorf("port: %w", err)
+// Explain returns what an error of listening on a TCP port says, without the call and
+// the address. If the system lets only privileged processes listen on a port below
+// 1024, Explain adds what to do.
+func Explain(err error, port int) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		err = errno
+	} else if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		err = errors.New(dns.Err)
 	}
-	return []net.Listener{listener}, nil
-}
-
-// explainPort says what to do if the system lets only privileged processes listen
-// on a port below 1024.
-func explainPort(err error, port int) error {
 	if errors.Is(err, syscall.EACCES) && 0 < port && port < 1024 {
 		return fmt.Errorf("%w; ports below 1024 need a privilege: start it with the systemd unit, "+
 			"run setcap cap_net_bind_service=+ep on the program, or use a higher port behind a front end", err)
@@ -95,11 +84,7 @@ func resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	}
 	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		reason := err.Error()
-		if dns, ok := errors.AsType[*net.DNSError](err); ok {
-			reason = dns.Err
-		}
-		return nil, fmt.Errorf("host: %q is not known (%s)", host, reason)
+		return nil, fmt.Errorf("host: %q is not known (%w)", host, Explain(err, 0))
 	}
 	return distinct(found), nil
 }

@@ -1,5 +1,4 @@
-// Package socket listens on Unix sockets.
-package socket
+package listen
 
 import (
 	"errors"
@@ -10,16 +9,15 @@ import (
 	"time"
 )
 
-// dialTimeout is how long Listen waits for a sign of another server. A
-// server that runs accepts a connection at once, even when it is busy: the system
-// does so for it.
+// dialTimeout is how long Unix waits for a sign of another server. A server that runs
+// accepts a connection at once, even when it is busy: the system does so for it.
 const dialTimeout = time.Second
 
-// Listen listens on a Unix socket at path. The mode of the socket is 0666, as
+// Unix listens on a Unix socket at path. The mode of the socket is 0666, as
 // nginx has it: its folder decides who may connect. A socket on which nobody
 // listens, as a crash leaves it behind, is replaced. The file is removed when the
 // listener is closed. An error is one line.
-func Listen(path string) (net.Listener, error) {
+func Unix(path string) (net.Listener, error) {
 	listener, err := net.Listen("unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && isAbandoned(path) {
 		if err = os.Remove(path); err == nil {

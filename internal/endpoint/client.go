@@ -1,0 +1,222 @@
+package endpoint
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"pixel-ping/internal/hits"
+)
+
+const (
+	// connectTimeout is for connecting and the TLS handshake together. It lets
+	// the system send its SYN again three times.
+	connectTimeout = 10 * time.Second
+	// drainTimeout is for what follows the status line, which says nothing new.
+	drainTimeout = time.Second
+	// maxAnswer is how many bytes of an answer are read: more than any header
+	// that servers accept.
+	maxAnswer = 256 << 10
+)
+
+// A client makes the POSTs of an Endpoint.
+type client struct {
+	secret        string
+	target        string // of the request line
+	host          string // as the Host header has it, lower case as Node's
+	address       string // to connect to
+	authorization string // a header line, or ""
+
+	tls *tls.Config // nil for http
+
+	// Dial connects, as net.Dialer's DialContext does. It may be replaced before
+	// the first Send.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Alive is called at the beginning of each POST with the most time that it may take.
+	// It may be nil.
+	Alive func(within time.Duration)
+}
+
+// newClient returns the client of New.
+func newClient(u *url.URL, target, secret string) client {
+	name, port := strings.ToLower(u.Hostname()), u.Port()
+	c := client{secret: secret, target: target, host: name, Dial: new(net.Dialer).DialContext}
+	if strings.Contains(name, ":") {
+		c.host = "[" + name + "]"
+	}
+	if port != "" {
+		c.host += ":" + port
+	}
+	if u.Scheme == "https" {
+		c.tls = &tls.Config{ServerName: name}
+		c.address = net.JoinHostPort(name, cmp.Or(port, "443"))
+	} else {
+		c.address = net.JoinHostPort(name, cmp.Or(port, "80"))
+	}
+	if u.User != nil {
+		password, _ := u.User.Password()
+		login := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
+		c.authorization = "Authorization: Basic " + login + "\r\n"
+	}
+	return c
+}
+
+// A failure is why the application did not accept a POST.
+type failure struct {
+	message string // as the original's log has it
+	outcome outcome
+	written bool // the whole request was written: if outcome is not a status, the application may have saved the counts
+}
+
+func (f *failure) Error() string { return f.message }
+
+// An outcome is the status of the answer, or one of the constants if there was none.
+type outcome int
+
+const (
+	unreachable outcome = iota // there was no connection, or the answer is not HTTP
+	cut                        // the connection was reset or closed before there was an answer
+	late                       // there was no answer in time, or the context has ended
+)
+
+// post makes one POST of counts, in that order, and returns nil if the
+// application accepted them: if it answered with a status of 200 to 299. Any
+// other error is a *failure.
+//
+// The status line decides, whatever happens to the connection after it. The
+// original also looks at the connection, and merges back what was accepted if
+// the connection is reset after the answer. So does http.Client, which is why
+// it is not used; it would also follow a redirect with a GET, which loses the
+// hits.
+func (c *client) post(ctx context.Context, timeout time.Duration, id string, counts []hits.Count) error {
+	if c.Alive != nil {
+		c.Alive(timeout)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
+	defer cancel()
+	var status int
+	var written bool
+	how := unreachable
+	conn, raw, err := c.connect(ctx)
+	switch {
+	case err == nil:
+		if status, written, err = c.exchange(ctx, conn, raw, id, counts); err != nil && err != errNotHTTP {
+			how = cut
+		}
+	case c.tls == nil && errors.Is(err, syscall.ECONNRESET):
+		how = cut // A reset may be seen this early, though it came after the connection.
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
+		err, how = context.Cause(ctx), late
+	case err == nil && status >= 200 && status <= 299:
+		return nil
+	case err == nil:
+		return &failure{fmt.Sprintf("flush failed with code:%d", status), outcome(status), written}
+	}
+	return &failure{"cannot connect to endpoint : " + reason(err), how, written}
+}
+
+// exchange writes the request to conn while it reads the answer, and returns the
+// answer's status, and whether the whole request was written. It closes conn. A
+// connection is used once: the application may close one that was kept at the
+// moment of the next flush.
+func (c *client) exchange(
+	ctx context.Context, conn, raw net.Conn, id string, counts []hits.Count,
+) (status int, written bool, err error) {
+	// raw, as closing conn may wait for the other end to read TLS's close_notify.
+	defer context.AfterFunc(ctx, func() { raw.Close() })()
+
+	var writing error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		writing = c.writeRequest(conn, id, counts)
+	}()
+
+	// An error in writing is not the end: the answer may be there already.
+	answer := bufio.NewReader(io.LimitReader(conn, maxAnswer))
+	line, status, err := readStatus(answer)
+	if err == nil {
+		drain(conn, io.MultiReader(strings.NewReader(line), answer))
+		if status >= 200 && status <= 299 {
+			// An application may answer first and read the rest afterwards.
+			<-ended
+		}
+	}
+	conn.Close()
+	<-ended
+	return status, writing == nil, err
+}
+
+// connect returns the connection to write to, and the TCP connection below it:
+// the same one, but for TLS.
+func (c *client) connect(ctx context.Context) (conn, raw net.Conn, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %v", connectTimeout))
+	defer cancel()
+	raw, err = c.Dial(ctx, "tcp", c.address)
+	conn = raw
+	if err == nil && c.tls != nil {
+		secure := tls.Client(raw, c.tls)
+		if err = secure.HandshakeContext(ctx); err != nil {
+			raw.Close()
+		}
+		conn = secure
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return conn, raw, err
+}
+
+var errNotHTTP = errors.New("the answer is not HTTP")
+
+var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([0-9]{3})(?: .*)?\r\n$`)
+
+// readStatus returns the status line of the answer and its code. It skips
+// interim answers, such as 103, but takes 101 as final: the request does not
+// ask for another protocol.
+func readStatus(answer *bufio.Reader) (line string, status int, err error) {
+	for {
+		if line, err = answer.ReadString('\n'); err != nil {
+			return "", 0, err
+		}
+		match := statusLine.FindStringSubmatch(line)
+		if match == nil {
+			return "", 0, errNotHTTP
+		}
+		status, _ = strconv.Atoi(match[1])
+		if status == http.StatusSwitchingProtocols || status < 100 || status > 199 {
+			return line, status, nil
+		}
+		for line != "\r\n" {
+			if line, err = answer.ReadString('\n'); err != nil {
+				return "", 0, err
+			}
+		}
+	}
+}
+
+// drain reads and ignores the rest of an answer, complete or not, so that the
+// application can finish writing it. drain takes drainTimeout at most, so that
+// no answer can hold up the flush.
+func drain(conn net.Conn, answer io.Reader) {
+	conn.SetReadDeadline(time.Now().Add(drainTimeout))
+	response, err := http.ReadResponse(bufio.NewReader(answer), nil)
+	if err == nil {
+		io.Copy(io.Discard, response.Body)
+	}
+}
