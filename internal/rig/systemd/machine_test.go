@@ -165,20 +165,24 @@ func (m *machine) install(t *testing.T, deb string) string {
 	return m.run(t, "dpkg -i /root/pixel-ping.deb")
 }
 
-// dpkg runs dpkg in the machine while it is off.
-func (m *machine) dpkg(t *testing.T, deb string) string {
+// offline runs a shell's command in the machine while it is off, and returns what it
+// writes. It must succeed. A package is copied to the place where install has it.
+func (m *machine) offline(t *testing.T, command string, deb ...string) string {
 	t.Helper()
 	const enter = `cd "$0"
 mkdir -p changes work root
 mount -t overlay -o "lowerdir=$1,upperdir=changes,workdir=work" overlay root
 mount -t proc proc root/proc
-cp "$2" root/root/pixel-ping.deb
-exec chroot root dpkg -i /root/pixel-ping.deb`
-	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "sh", "-ec", enter, m.folder, debian, deb)
+command=$2
+shift 2
+for deb; do cp "$deb" root/root/pixel-ping.deb; done
+exec chroot root sh -ec "$command"`
+	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "sh", "-ec", enter,
+		m.folder, debian, command}, deb...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	text, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("dpkg -i: %v\n%s", err, text)
+		t.Fatalf("%s: %v\n%s", command, err, text)
 	}
 	return string(text)
 }

@@ -171,9 +171,9 @@ func (m *machine) checkRefused(t *testing.T, reason string) {
 }
 
 // status returns what systemctl status says, whose exit status is not 0 unless the
-// service runs.
+// service runs. All lines have arrived in the journal before.
 func (m *machine) status() string {
-	text, _ := m.command("systemctl", "status", "--full", "--no-pager", "pixel-ping").CombinedOutput()
+	text, _ := m.command("sh", "-c", "journalctl --sync; systemctl status --full --no-pager pixel-ping").CombinedOutput()
 	return string(text)
 }
 

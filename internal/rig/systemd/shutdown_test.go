@@ -35,13 +35,12 @@ func TestShutdown(t *testing.T) {
 					before := received(t)
 					m.hit(t, "a", "b", "c")
 					m.down(t, how)
-					got := received(t) - before
-					m.boot(t)
-					if got != 3 {
-						t.Errorf("%d hits are delivered, want 3. The journal of that boot ends with:\n%s",
-							got, m.run(t, "journalctl -b -1 -o cat | tail -n 60"))
+					if got := received(t) - before; got != 3 {
+						t.Errorf("%d hits are delivered, want 3. The journal ends with:\n%s",
+							got, m.offline(t, "journalctl --directory=/var/log/journal -o cat -n 60"))
 					}
 				})
+				m.boot(t)
 			}
 		})
 	}
@@ -64,8 +63,8 @@ func elsewhere(t *testing.T, m *machine) (string, func(t *testing.T) int64) {
 	return app.url(m), app.sum()
 }
 
-// sameMachine makes a unit for the receiver, and the drop-in of the recipe, which
-// makes systemd stop the daemon before the application.
+// sameMachine makes the receiver the unit of the recipe, with the drop-in that makes
+// systemd stop the daemon before it.
 func sameMachine(t *testing.T, m *machine) (string, func(t *testing.T) int64) {
 	program, err := os.ReadFile(receiver)
 	if err != nil {
@@ -73,16 +72,16 @@ func sameMachine(t *testing.T, m *machine) (string, func(t *testing.T) int64) {
 	}
 	m.write(t, "/usr/local/bin/receiver", string(program))
 	m.run(t, "chmod 755 /usr/local/bin/receiver")
-	m.write(t, "/etc/systemd/system/application.service", `[Service]
+	m.write(t, "/etc/systemd/system/hits.service", `[Service]
 ExecStart=/usr/local/bin/receiver -listen 127.0.0.1:9188 -secret ''
-StandardOutput=append:/var/log/application.log
+StandardOutput=append:/var/log/hits.log
 [Install]
 WantedBy=multi-user.target
 `)
-	m.addition(t, "application.conf", "[Unit]\nAfter=application.service\n")
-	m.run(t, "systemctl daemon-reload; systemctl enable --now application")
+	m.addition(t, "application.conf", m.read(t, recipes+"/systemd/application.conf"))
+	m.run(t, "systemctl daemon-reload; systemctl enable --now hits")
 	// The totals begin again with each boot, and each boot has one flush.
-	log := filepath.Join(m.folder, "changes/var/log/application.log")
+	log := filepath.Join(m.folder, "changes/var/log/hits.log")
 	return "http://127.0.0.1:9188/save_hits", func(t *testing.T) (all int64) {
 		t.Helper()
 		text, err := os.ReadFile(log)

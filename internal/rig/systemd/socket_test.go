@@ -34,7 +34,7 @@ func TestSocket(t *testing.T) {
 		})
 	}
 	t.Run("a port in the configuration is ignored, with a line", func(t *testing.T) {
-		m.said(t, "^pixel-ping: .*port")
+		m.said(t, "^pixel-ping: .*port.* ignored")
 	})
 	t.Run("systemctl stop with the socket enabled", func(t *testing.T) {
 		app := newApplication(t)
