@@ -65,19 +65,6 @@ func (m *machine) waitServed(t *testing.T, id *rig.Identity) {
 	}
 }
 
-// session returns the commands that a README of the package shows as one console
-// session, without the prompts. The first of them begins with start.
-func (m *machine) session(t *testing.T, readme, start string) string {
-	t.Helper()
-	text := m.read(t, readme)
-	_, text, found := strings.Cut(text, "```console\n# "+start)
-	if !found {
-		t.Fatalf("%s has no session that starts with %q", readme, start)
-	}
-	text, _, _ = strings.Cut(text, "```")
-	return start + strings.ReplaceAll(text, "\n# ", "\n")
-}
-
 // The certificate is one of certbot's, and the key is for root until the commands of
 // the recipe have run.
 func TestCertificate(t *testing.T) {
@@ -110,7 +97,7 @@ func TestCertificate(t *testing.T) {
 		m.checkRefused(t, refused)
 	})
 	t.Run("a certificate of certbot", func(t *testing.T) {
-		m.run(t, "cd "+recipes+"/../; "+m.session(t, recipes+"/systemd/README.md", "groupadd --system pixel-ping-tls"))
+		m.follow(t, "systemd", "Certificates of certbot")
 		m.run(t, check)
 		m.checkState(t, "active")
 		m.waitServed(t, first)

@@ -33,9 +33,12 @@ func TestService(t *testing.T) {
 	})
 	t.Run("started after it", func(t *testing.T) {
 		edited := regexp.MustCompile(`"EDIT THIS.*"`).ReplaceAllString(m.read(t, configPath), `"`+app.url(m)+`"`)
-		edited = strings.Replace(edited, `"secret":   ""`, `"secret":   "swordfish"`, 1)
 		m.write(t, configPath, edited)
-		m.run(t, "systemctl enable --now pixel-ping")
+		if said := m.run(t, "pixel-ping --check "+configPath+" 2>&1"); !strings.Contains(said, "secret: ") {
+			t.Errorf("the check does not warn of the empty secret:\n%s", said)
+		}
+		m.write(t, configPath, strings.Replace(edited, `"secret":   ""`, `"secret":   "swordfish"`, 1))
+		m.follow(t, "systemd", "Install")
 		m.checkState(t, "active")
 	})
 	t.Run("others cannot read the secret", func(t *testing.T) {
@@ -95,22 +98,29 @@ func TestService(t *testing.T) {
 		m.addition(t, "watchdog.conf", "[Service]\nWatchdogSec=300ms\n")
 		m.run(t, "systemctl daemon-reload; systemctl restart pixel-ping")
 		// The daemon answers: each of its answers is later than the one before.
-		last := m.property(t, "WatchdogTimestampMonotonic")
-		for range 10 {
-			if err := waitFor(func() error {
-				now := m.property(t, "WatchdogTimestampMonotonic")
-				if now == last {
-					return fmt.Errorf("the daemon does not answer:\n%s", m.status())
+		answers := func() {
+			t.Helper()
+			last := m.property(t, "WatchdogTimestampMonotonic")
+			for range 10 {
+				if err := waitFor(func() error {
+					now := m.property(t, "WatchdogTimestampMonotonic")
+					if now == last {
+						return fmt.Errorf("the daemon does not answer:\n%s", m.status())
+					}
+					last = now
+					return nil
+				}); err != nil {
+					t.Fatal(err)
 				}
-				last = now
-				return nil
-			}); err != nil {
-				t.Fatal(err)
 			}
 		}
-		// Nor is a stop that waits for an application taken for a hang.
+		answers()
+		// Neither a flush that waits for the application is a hang, nor a stop that does.
 		app.SetAnswer(hang())
-		m.run(t, "curl -sSf -o /dev/null 'http://localhost:9187/pixel.gif?key=c'; systemctl stop pixel-ping")
+		m.run(t, "curl -sSf -o /dev/null 'http://localhost:9187/pixel.gif?key=c'; systemctl kill -s USR2 pixel-ping")
+		app.Body(t)
+		answers()
+		m.run(t, "systemctl stop pixel-ping")
 		app.accept()
 		if got := m.property(t, "Result"); got == "watchdog" {
 			t.Errorf("the stop ends with %s", got)
@@ -171,9 +181,8 @@ func TestQuiet(t *testing.T) {
 	t.Parallel()
 	m, app := newService(t), newApplication(t)
 	app.refuse()
-	m.addition(t, "quiet.conf", m.read(t, recipes+"/systemd/quiet.conf"))
 	m.configure(t, map[string]any{"endpoint": app.url(m)})
-	m.run(t, "systemctl daemon-reload; systemctl start pixel-ping")
+	m.follow(t, "systemd", "Only errors in the journal")
 	m.hit(t, "lost")
 	m.run(t, "systemctl kill -s USR2 pixel-ping")
 	app.Body(t)
@@ -189,9 +198,13 @@ func TestQuiet(t *testing.T) {
 func TestKill(t *testing.T) {
 	t.Parallel()
 	m, app := newService(t), newApplication(t)
-	m.addition(t, "journal.conf", m.read(t, recipes+"/journal/journal.conf"))
 	m.configure(t, map[string]any{"endpoint": app.url(m), "journal": "/var/lib/pixel-ping"})
-	m.run(t, "systemctl daemon-reload; systemctl enable --now pixel-ping")
+	const check = "runuser -u pixel-ping -- pixel-ping --check " + configPath
+	if said := m.fail(t, check+" 2>&1"); !strings.Contains(said, "journal /var/lib/pixel-ping: ") {
+		t.Errorf("without the directory, the check says:\n%s", said)
+	}
+	m.follow(t, "journal", "Under systemd")
+	m.run(t, check) // beside the daemon, which uses it
 	m.hit(t, "a", "a", "b")
 	before := m.property(t, "MainPID")
 	m.run(t, "systemctl kill -s KILL pixel-ping")

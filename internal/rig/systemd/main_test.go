@@ -7,11 +7,13 @@
 package systemd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -74,7 +76,9 @@ func runInside() (status int) {
 			status = 1
 		}
 	}()
-	self := exec.Command("/proc/self/exe", os.Args[1:]...)
+	interrupted, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	self := exec.CommandContext(interrupted, "/proc/self/exe", os.Args[1:]...)
 	self.Env = append(os.Environ(), "PIXEL_PING_CGROUP="+group)
 	self.Stdout, self.Stderr = os.Stdout, os.Stderr
 	self.SysProcAttr = &syscall.SysProcAttr{

@@ -105,6 +105,25 @@ func (m *machine) configure(t *testing.T, settings map[string]any) {
 	m.write(t, configPath, string(text))
 }
 
+// follow runs the commands of the first session under a heading of a recipe's README,
+// as the package has it.
+func (m *machine) follow(t *testing.T, recipe, heading string) {
+	t.Helper()
+	_, text, _ := strings.Cut(m.read(t, recipes+"/"+recipe+"/README.md"), "\n## "+heading+"\n")
+	_, text, _ = strings.Cut(text, "\n```console\n")
+	text, _, found := strings.Cut(text, "\n```\n")
+	if !found {
+		t.Fatalf("the recipe %s has no session under %q", recipe, heading)
+	}
+	var commands strings.Builder
+	for line := range strings.Lines(text) {
+		if command, found := strings.CutPrefix(line, "# "); found { // and not what a command writes
+			commands.WriteString(command)
+		}
+	}
+	m.run(t, commands.String())
+}
+
 // addition installs a drop-in of the unit. reload has to follow.
 func (m *machine) addition(t *testing.T, name, text string) {
 	t.Helper()

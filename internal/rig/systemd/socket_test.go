@@ -20,7 +20,8 @@ func TestSocket(t *testing.T) {
 			app := newApplication(t)
 			m.configure(t, map[string]any{"endpoint": app.url(m)})
 			m.write(t, "/etc/systemd/system/pixel-ping.socket.d/test.conf", socket.unit)
-			m.run(t, "systemctl daemon-reload; systemctl enable --now pixel-ping.socket; systemctl start pixel-ping")
+			m.run(t, "systemctl daemon-reload")
+			m.follow(t, "systemd", "Restart without a refused connection")
 			load := startLoad(t, socket.network, socket.address)
 			for range 10 {
 				load.more(t, 100)
@@ -33,6 +34,19 @@ func TestSocket(t *testing.T) {
 			load.check(t, app)
 		})
 	}
+	t.Run("three sockets: ten starts, each serves", func(t *testing.T) {
+		m.configure(t, map[string]any{})
+		m.write(t, "/etc/systemd/system/pixel-ping.socket.d/test.conf",
+			"[Socket]\nListenStream=\nListenStream=127.0.0.1:9187\nListenStream=[::1]:9187\nListenStream=/run/pixel-ping.sock\n")
+		m.run(t, "systemctl daemon-reload; systemctl start pixel-ping.socket; systemctl start pixel-ping")
+		for range 10 {
+			m.run(t, "systemctl restart pixel-ping")
+			for _, to := range []string{"http://127.0.0.1:9187", "http://[::1]:9187", "--unix-socket /run/pixel-ping.sock http://x"} {
+				m.run(t, "curl -sSf -o /dev/null "+to+"/pixel.gif")
+			}
+		}
+		m.run(t, "systemctl stop pixel-ping.socket pixel-ping")
+	})
 	t.Run("a port in the configuration is ignored, with a line", func(t *testing.T) {
 		m.said(t, "^pixel-ping: .*port.* ignored")
 	})

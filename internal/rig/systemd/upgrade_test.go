@@ -69,31 +69,37 @@ func TestUpgrade(t *testing.T) {
 		load.check(t, app)
 	})
 	t.Run("an upgrade with a broken configuration", func(t *testing.T) {
+		m.run(t, "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x -keyout /root/key.pem -out /root/cert.pem")
 		before, good := m.property(t, "MainPID"), m.read(t, configPath)
-		m.hit(t, "held")
-		m.write(t, configPath, `{"port": `)
-		said := m.install(t, repack(t, newer, same))
-		if version() != newer {
-			t.Errorf("the version is %s", version())
+		for _, broken := range []string{
+			`{"port": `,
+			// Root may read this key, and the service may not.
+			strings.Replace(good, "{", `{"sslkey": "/root/key.pem", "sslcert": "/root/cert.pem", `, 1),
+		} {
+			m.hit(t, "held")
+			m.write(t, configPath, broken)
+			said := m.install(t, repack(t, newer, same))
+			if version() != newer {
+				t.Errorf("the version is %s", version())
+			}
+			if !strings.Contains(said, configPath+": ") || !strings.Contains(said, "systemctl restart pixel-ping") {
+				t.Errorf("the package does not say what is wrong and what to do:\n%s", said)
+			}
+			m.checkState(t, "active")
+			if m.property(t, "MainPID") != before {
+				t.Error("the old daemon does not go on")
+			}
+			m.hit(t, "held")
 		}
-		if !strings.Contains(said, configPath+": ") || !strings.Contains(said, "systemctl restart pixel-ping") {
-			t.Errorf("the package does not say what is wrong and what to do:\n%s", said)
-		}
-		m.checkState(t, "active")
-		if m.property(t, "MainPID") != before {
-			t.Error("the old daemon does not go on")
-		}
-		m.hit(t, "held")
 		m.write(t, configPath, good)
 		m.run(t, "systemctl restart pixel-ping")
-		if got := app.received(t)["held"]; got != 2 {
-			t.Errorf("%d hits are delivered, want 2", got)
+		if got := app.received(t)["held"]; got != 4 {
+			t.Errorf("%d hits are delivered, want 4", got)
 		}
 	})
 	t.Run("remove", func(t *testing.T) {
-		m.addition(t, "journal.conf", m.read(t, recipes+"/journal/journal.conf"))
 		m.configure(t, map[string]any{"endpoint": app.url(m), "journal": "/var/lib/pixel-ping"})
-		m.run(t, "systemctl daemon-reload; systemctl restart pixel-ping")
+		m.follow(t, "journal", "Under systemd")
 		m.hit(t, "last")
 		m.run(t, "dpkg -r pixel-ping")
 		if got := app.received(t)["last"]; got != 1 {
@@ -104,7 +110,7 @@ func TestUpgrade(t *testing.T) {
 		}
 	})
 	t.Run("install after remove", func(t *testing.T) {
-		if said := m.install(t, deb(t)); !strings.Contains(said, "systemctl") || !strings.Contains(said, "pixel-ping") {
+		if said := m.install(t, deb(t)); !regexp.MustCompile(`systemctl (start|enable --now) pixel-ping`).MatchString(said) {
 			t.Errorf("the package does not say what to do:\n%s", said)
 		}
 		m.run(t, "systemctl start pixel-ping")
@@ -115,10 +121,7 @@ func TestUpgrade(t *testing.T) {
 		}
 	})
 	t.Run("purge", func(t *testing.T) {
-		m.run(t, "rm /etc/systemd/system/pixel-ping.service.d/*; dpkg -P pixel-ping")
-		if left := m.run(t, "find /etc /usr /var/lib -name '*pixel-ping*' ! -path '/var/lib/dpkg/*'"); left != "" {
-			t.Errorf("these are left:\n%s", left)
-		}
+		m.purge(t)
 	})
 	t.Run("install after purge", func(t *testing.T) {
 		if said := m.install(t, deb(t)); !strings.Contains(said, "Edit "+configPath) {
@@ -175,5 +178,15 @@ func TestUpgradeFrom110(t *testing.T) {
 	m.run(t, "systemctl stop pixel-ping")
 	if got := app.received(t); got["held"] != 2 || got["new"] != 1 {
 		t.Errorf("the application receives %v", got)
+	}
+	m.purge(t)
+}
+
+// purge purges the package and checks that nothing is left but the user.
+func (m *machine) purge(t *testing.T) {
+	t.Helper()
+	m.run(t, "rm -f /etc/systemd/system/pixel-ping.service.d/*; dpkg -P pixel-ping")
+	if left := m.run(t, "find /etc /usr /var/lib -name '*pixel-ping*' ! -path '/var/lib/dpkg/*'"); left != "" {
+		t.Errorf("these are left:\n%s", left)
 	}
 }
