@@ -120,12 +120,18 @@ func (m *machine) down(t *testing.T, how string) {
 	}
 }
 
+// marker is the file that all machines have, and nothing else. Before a command runs or
+// a file is written, it shows that the machine is still there: if its process 1 has
+// ended, another process may have its number.
+const marker = "/pixel-test-machine"
+
 // command returns a command that runs in the machine as root.
 func (m *machine) command(args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{
 		"-t", fmt.Sprint(m.init.Cmd.Process.Pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w",
 		"env", "-i", "HOME=/root", "TERM=dumb", "LANG=C.UTF-8", "SYSTEMD_PAGER=",
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, args...)...)
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"sh", "-ec", "[ -e " + marker + " ]; exec \"$@\"", "sh"}, args...)...)
 }
 
 // run runs a shell's command in the machine and returns what it writes. It must
@@ -169,15 +175,17 @@ func (m *machine) install(t *testing.T, deb string) string {
 // writes. It must succeed. A package is copied to the place where install has it.
 func (m *machine) offline(t *testing.T, command string, deb ...string) string {
 	t.Helper()
-	const enter = `cd "$0"
+	const enter = `set -euo pipefail
+cd "$0"
 mkdir -p changes work root
 mount -t overlay -o "lowerdir=$1,upperdir=changes,workdir=work" overlay root
+[ -e root/pixel-test-machine ]
 mount -t proc proc root/proc
 command=$2
 shift 2
 for deb; do cp "$deb" root/root/pixel-ping.deb; done
 exec chroot root sh -ec "$command"`
-	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "sh", "-ec", enter,
+	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "bash", "-c", enter,
 		m.folder, debian, command}, deb...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	text, err := cmd.CombinedOutput()
@@ -190,6 +198,9 @@ exec chroot root sh -ec "$command"`
 // write writes a file of the machine. A file that is there keeps its owner and mode.
 func (m *machine) write(t *testing.T, name, text string) {
 	t.Helper()
+	if _, err := os.Stat(m.path(marker)); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.MkdirAll(filepath.Dir(m.path(name)), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -95,17 +95,19 @@ func runInside() (status int) {
 // removeGroup removes a cgroup and those below it, as soon as the processes in them
 // have ended.
 func removeGroup(group string) error {
-	var folders []string
-	err := filepath.WalkDir(group, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			folders = append(folders, path)
+	return waitFor(func() error {
+		var folders []string
+		err := filepath.WalkDir(group, func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				folders = append(folders, path)
+			}
+			return err
+		})
+		for _, folder := range slices.Backward(folders) {
+			err = errors.Join(err, os.Remove(folder))
 		}
 		return err
 	})
-	for _, folder := range slices.Backward(folders) {
-		err = errors.Join(err, waitFor(func() error { return os.Remove(folder) }))
-	}
-	return err
 }
 
 // waitFor calls f until it succeeds. At the deadline it returns the last error.
