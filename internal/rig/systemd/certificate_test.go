@@ -101,7 +101,8 @@ func TestCertificate(t *testing.T) {
 		m.run(t, check)
 		m.checkState(t, "active")
 		m.waitServed(t, first)
-		if got, want := m.fileMode(t, letsencrypt+"/archive/pixels.example.com/privkey1.pem"), "root:pixel-ping-tls 640"; got != want {
+		const want = "root:pixel-ping-tls 640"
+		if got := m.fileMode(t, letsencrypt+"/archive/pixels.example.com/privkey1.pem"); got != want {
 			t.Errorf("the key is %s, want %s", got, want)
 		}
 	})
@@ -126,8 +127,8 @@ func TestCertificate(t *testing.T) {
 		for range 10 {
 			m.run(t, "systemctl restart pixel-ping")
 			for _, address := range []string{"127.0.0.1", "[::1]"} {
-				m.run(t, fmt.Sprintf("curl -sSf -o /dev/null --cacert %s --resolve 'localhost:9187:%s' https://localhost:9187/pixel.gif",
-					secure["sslcert"], address))
+				const get = "curl -sSf -o /dev/null --cacert %s --resolve 'localhost:9187:%s' https://localhost:9187/pixel.gif"
+				m.run(t, fmt.Sprintf(get, secure["sslcert"], address))
 			}
 		}
 	})

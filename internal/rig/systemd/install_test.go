@@ -46,7 +46,8 @@ func TestService(t *testing.T) {
 			t.Errorf("the configuration is %s, want %s", got, want)
 		}
 		m.fail(t, "runuser -u nobody -- cat "+configPath)
-		if text := m.run(t, "systemctl show pixel-ping; systemctl status pixel-ping"); strings.Contains(text, "swordfish") {
+		text := m.run(t, "systemctl show pixel-ping; systemctl status pixel-ping")
+		if strings.Contains(text, "swordfish") {
 			t.Errorf("systemd shows the secret:\n%s", text)
 		}
 	})
@@ -129,7 +130,8 @@ func TestService(t *testing.T) {
 		if n := m.property(t, "NRestarts"); n != "0" {
 			t.Errorf("systemd has restarted it %s times:\n%s", n, m.status())
 		}
-		m.run(t, "rm /etc/systemd/system/pixel-ping.service.d/watchdog.conf; systemctl daemon-reload; systemctl start pixel-ping")
+		m.run(t, "rm /etc/systemd/system/pixel-ping.service.d/watchdog.conf; systemctl daemon-reload")
+		m.run(t, "systemctl start pixel-ping")
 	})
 	t.Run("a configuration that is refused", func(t *testing.T) {
 		m.configure(t, map[string]any{"interval": "often"})

@@ -44,7 +44,8 @@ func TestMain(m *testing.M) {
 	var status int
 	if inside == "" {
 		status = runInside()
-		rig.PrintSummary("systemd", status, "the package serves on a living systemd")
+		rig.PrintSummary("systemd", status,
+			"the package is installed, restarted, rebooted, upgraded and purged; no answered hit is lost")
 	} else if err := enter(); err != nil {
 		fmt.Println("FAIL:", err)
 		status = 1
@@ -123,7 +124,8 @@ func waitFor(f func() error) error {
 // be seen outside, the files of the machines are in memory, and clients have enough
 // ports for a load.
 func enter() error {
-	if outside, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", os.Getppid())); err != nil || outside == namespace() {
+	outside, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", os.Getppid()))
+	if err != nil || outside == namespace() {
 		return fmt.Errorf("the tests have no mount namespace of their own (%v)", err)
 	}
 	if err := os.MkdirAll(machines, 0o755); err != nil {

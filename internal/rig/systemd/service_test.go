@@ -192,7 +192,8 @@ func (m *machine) checkRefused(t *testing.T, reason string) {
 // status returns what systemctl status says, whose exit status is not 0 unless the
 // service runs. All lines have arrived in the journal before.
 func (m *machine) status() string {
-	text, _ := m.command("sh", "-c", "journalctl --sync; systemctl status --full --no-pager pixel-ping").CombinedOutput()
+	const show = "journalctl --sync; systemctl status --full --no-pager pixel-ping"
+	text, _ := m.command("sh", "-c", show).CombinedOutput()
 	return string(text)
 }
 
@@ -276,7 +277,8 @@ func hitOnce(network, address string) error {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(rig.Deadline))
-	if _, err := io.WriteString(conn, "GET /pixel.gif?key=page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+	const request = "GET /pixel.gif?key=page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+	if _, err := io.WriteString(conn, request); err != nil {
 		return err
 	}
 	answer, err := rig.ReadAnswer(bufio.NewReader(conn))

@@ -103,7 +103,8 @@ WantedBy=multi-user.target
 // is known to nobody else.
 func withResolver(t *testing.T, m *machine) (string, func(t *testing.T) int64) {
 	app := newApplication(t)
-	m.write(t, "/etc/dnsmasq.conf", fmt.Sprintf("no-resolv\nlisten-address=127.0.0.1\nbind-interfaces\naddress=/application.test/%s\n", m.outside))
+	const dnsmasq = "no-resolv\nlisten-address=127.0.0.1\nbind-interfaces\naddress=/application.test/%s\n"
+	m.write(t, "/etc/dnsmasq.conf", fmt.Sprintf(dnsmasq, m.outside))
 	m.write(t, "/etc/resolv.conf", "nameserver 127.0.0.1\n")
 	m.run(t, "systemctl enable --now dnsmasq")
 	return "http://" + net.JoinHostPort("application.test", app.port) + "/save_hits", app.sum()

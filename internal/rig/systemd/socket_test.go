@@ -36,12 +36,18 @@ func TestSocket(t *testing.T) {
 	}
 	t.Run("three sockets: ten starts, each serves", func(t *testing.T) {
 		m.configure(t, map[string]any{})
-		m.write(t, "/etc/systemd/system/pixel-ping.socket.d/test.conf",
-			"[Socket]\nListenStream=\nListenStream=127.0.0.1:9187\nListenStream=[::1]:9187\nListenStream=/run/pixel-ping.sock\n")
+		m.write(t, "/etc/systemd/system/pixel-ping.socket.d/test.conf", `[Socket]
+ListenStream=
+ListenStream=127.0.0.1:9187
+ListenStream=[::1]:9187
+ListenStream=/run/pixel-ping.sock
+`)
 		m.run(t, "systemctl daemon-reload; systemctl start pixel-ping.socket; systemctl start pixel-ping")
 		for range 10 {
 			m.run(t, "systemctl restart pixel-ping")
-			for _, to := range []string{"http://127.0.0.1:9187", "http://[::1]:9187", "--unix-socket /run/pixel-ping.sock http://x"} {
+			for _, to := range []string{
+				"http://127.0.0.1:9187", "http://[::1]:9187", "--unix-socket /run/pixel-ping.sock http://x",
+			} {
 				m.run(t, "curl -sSf -o /dev/null "+to+"/pixel.gif")
 			}
 		}

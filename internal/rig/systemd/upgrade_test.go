@@ -69,7 +69,8 @@ func TestUpgrade(t *testing.T) {
 		load.check(t, app)
 	})
 	t.Run("an upgrade with a broken configuration", func(t *testing.T) {
-		m.run(t, "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x -keyout /root/key.pem -out /root/cert.pem")
+		m.run(t, "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x "+
+			"-keyout /root/key.pem -out /root/cert.pem")
 		before, good := m.property(t, "MainPID"), m.read(t, configPath)
 		for _, broken := range []string{
 			`{"port": `,
@@ -110,7 +111,8 @@ func TestUpgrade(t *testing.T) {
 		}
 	})
 	t.Run("install after remove", func(t *testing.T) {
-		if said := m.install(t, deb(t)); !regexp.MustCompile(`systemctl (start|enable --now) pixel-ping`).MatchString(said) {
+		said := m.install(t, deb(t))
+		if !regexp.MustCompile(`systemctl (start|enable --now) pixel-ping`).MatchString(said) {
 			t.Errorf("the package does not say what to do:\n%s", said)
 		}
 		m.run(t, "systemctl start pixel-ping")
