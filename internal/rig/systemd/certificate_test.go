@@ -127,8 +127,8 @@ func TestCertificate(t *testing.T) {
 		for range 10 {
 			m.run(t, "systemctl restart pixel-ping")
 			for _, address := range []string{"127.0.0.1", "[::1]"} {
-				const get = "curl -sSf -o /dev/null --cacert %s --resolve 'localhost:9187:%s' https://localhost:9187/pixel.gif"
-				m.run(t, fmt.Sprintf(get, secure["sslcert"], address))
+				const get = "curl -sSf -o /dev/null --cacert %s --resolve localhost:9187:%s %s"
+				m.run(t, fmt.Sprintf(get, secure["sslcert"], address, "https://localhost:9187/pixel.gif"))
 			}
 		}
 	})
