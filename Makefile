@@ -170,6 +170,20 @@ packages: build ## make archives, packages and images, and install and run them 
 	@internal/rig/need adduser adduser
 	PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/packages
 
+# A small Debian, on which the machines of make systemd stand.
+LIVING = .build/systemd
+$(LIVING)/debian/pixel-test-machine: internal/rig/systemd/root
+	@internal/rig/need debootstrap debootstrap
+	internal/rig/systemd/root $(LIVING)/debian
+
+.PHONY: systemd
+systemd: build deb $(LIVING)/debian/pixel-test-machine ## install the package on machines with a systemd of their own (needs root, namespaces, debootstrap, iproute2)
+	@internal/rig/need ip iproute2
+	@internal/rig/need sysctl procps
+	CGO_ENABLED=0 go build -o $(LIVING)/receiver $(RECEIVER)
+	DEBIAN="$(CURDIR)/$(LIVING)/debian" PACKAGES="$(CURDIR)/.build/deb" RECEIVER="$(CURDIR)/$(LIVING)/receiver" \
+		PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/systemd
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf pixel-ping .build
