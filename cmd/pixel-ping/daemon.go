@@ -50,7 +50,8 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	srv := server.New(pixel.Handler{Hits: store}, certificate.Getter(), conf.MaxConnections, stderr)
+	srv := server.New(pixel.Handler{Hits: store}, certificate.Getter(),
+		server.Limits{Connections: conf.MaxConnections}, stderr)
 	memory.Bound(conf.MaxMemory, srv.MaxConnections())
 	flusher := &flush.Flusher{Store: store, Discard: conf.Discard, Interval: conf.Interval, Stdout: stdout, Stderr: stderr}
 	if conf.Endpoint != nil {

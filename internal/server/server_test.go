@@ -15,7 +15,7 @@ import (
 
 func TestURL(t *testing.T) {
 	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
-	plain, secure := New(nil, nil, 0, nil), New(nil, certificate, 0, nil)
+	plain, secure := New(nil, nil, Limits{}, nil), New(nil, certificate, Limits{}, nil)
 	for host, want := range map[string]string{
 		"": "localhost", "0.0.0.0": "localhost", "::": "localhost",
 		"::1": "[::1]", "127.0.0.1": "127.0.0.1", "pixels.example.com": "pixels.example.com",
@@ -52,7 +52,7 @@ func TestListenerThatFails(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			stderr, broken := rig.NewOutput(), errors.New("the network is gone")
-			s := New(http.NotFoundHandler(), get, 0, stderr)
+			s := New(http.NotFoundHandler(), get, Limits{}, stderr)
 			defer s.Stop(t.Context())
 			f := failing{newPipes(), make(chan error, 10)}
 			for range 5 {
@@ -86,14 +86,14 @@ func TestPanic(t *testing.T) {
 			if r.URL.Path == "/panic" {
 				panic("this cannot be")
 			}
-		}), get, 0, stderr)
+		}), get, Limits{}, stderr)
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		go s.Serve(listener)
 		defer s.Stop(t.Context())
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 		defer transport.CloseIdleConnections()
 		client := &http.Client{Transport: transport}
 		url := scheme + "://" + listener.Addr().String()
