@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// perConnection is the most that a connection takes over HTTP/1.1, in bytes:
+	// PerConnection is the most that a connection takes over HTTP/1.1, in bytes:
 	// net/http's buffers, stacks, TLS, and a header just below its limit.
-	perConnection = 64 << 10
+	PerConnection = 64 << 10
 	// base is for everything else, in bytes: the program and its other buffers.
 	base = 128 << 20
 	// ballastSize is the size of a block that counts as heap, in bytes. Each hit leaves
@@ -44,7 +44,7 @@ func Bound(keys int64, connections int) {
 // the batch's list, which takes less than a quarter of the batch; the connections;
 // everything else.
 func limit(keys int64, connections int) int64 {
-	return 2*keys + keys/4 + int64(connections)*perConnection + base + ballastSize
+	return 2*keys + keys/4 + int64(connections)*PerConnection + base + ballastSize
 }
 
 // ReturnAfterSpikes gives memory that is free back to the system each time a spike is

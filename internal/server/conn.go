@@ -24,7 +24,7 @@ func (a acceptor) Accept() (net.Conn, error) {
 		}
 		c := &conn{Conn: accepted, raw: accepted.(rawConn), registry: a.registry}
 		if a.tls != nil {
-			c.Conn = tls.Server(accepted, a.tls)
+			c.Conn = tls.Server(&tlsInput{Conn: accepted}, a.tls)
 		}
 		if a.registry.add(c) {
 			return c, nil
@@ -57,11 +57,37 @@ type conn struct {
 // the handshake. If net/http did it, it would keep the state of TLS for each request.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	secure, overTLS := c.Conn.(*tls.Conn)
 	if n > 0 {
 		c.registry.hear(c)
-	} else if secure, ok := c.Conn.(*tls.Conn); ok && !ended(err) && !secure.ConnectionState().HandshakeComplete {
+		if overTLS {
+			secure.NetConn().(*tlsInput).unheard = 0
+		}
+	} else if overTLS && !ended(err) && !secure.ConnectionState().HandshakeComplete {
 		c.failHandshake(err)
 	}
+	return n, err
+}
+
+// A tlsInput is the connection that TLS reads. It bounds what TLS keeps in memory: the
+// message of a handshake may have 256 kB, and a client may send it byte by byte.
+type tlsInput struct {
+	net.Conn
+	unheard int // bytes that have come since the last one of HTTP
+}
+
+// maxUnheard is how many bytes TLS may read until a byte of HTTP comes of them: a
+// handshake, of 2 kB or of 6 kB with large tickets and a second ClientHello, and a
+// record, which has 16.6 kB at most.
+const maxUnheard = 24 << 10
+
+// Read reads, unless too much has come of which there was no HTTP.
+func (in *tlsInput) Read(p []byte) (int, error) {
+	if in.unheard > maxUnheard {
+		return 0, errors.New("too much TLS for no HTTP")
+	}
+	n, err := in.Conn.Read(p)
+	in.unheard += n
 	return n, err
 }
 

@@ -59,6 +59,7 @@ func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Cert
 		ErrorLog: log.New(&errorLog{stderr: stderr}, "", 0),
 	}
 	s.http.Protocols.SetHTTP1(true)
+	limitHeaders(&s.http)
 	if certificate != nil {
 		s.tls = &tls.Config{GetCertificate: certificate, NextProtos: []string{"http/1.1"}}
 	}

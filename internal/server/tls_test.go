@@ -140,7 +140,7 @@ func TestFailedHandshakes(t *testing.T) {
 			return nil
 		}, 1},
 		{"a client with an old version", func(conn net.Conn) error {
-			tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11}).Handshake()
+			tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()
 			return nil
 		}, 2},
 		{"a client without TLS", func(conn net.Conn) error {
