@@ -30,7 +30,7 @@
 //	discard        true to drop the counts of a failed flush (false: send them again)
 //	secret         sent with each flush, for the application to check
 //	maxmemory      megabytes that the keys may take (256)
-//	maxconnections connections that may be open at once (8000, or fewer if fewer
+//	maxconnections connections that may be open at once (5000, or fewer if fewer
 //	               files may be open)
 //	journal        a directory in which counts outlive kill -9 and crashes; not on
 //	               Windows (none)

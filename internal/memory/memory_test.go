@@ -2,20 +2,51 @@ package memory
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pixel-ping/internal/server"
 )
 
 // The limit is what can be alive, and changes with each bound.
 func TestLimit(t *testing.T) {
-	if got, want := limit(256<<20, 8192), int64(576+512+160)<<20; got != want {
-		t.Errorf("the limit is %d MB, want %d", got>>20, want>>20)
+	if got, want := limit(256<<20, 5000), int64(576+160)<<20+450_000_000; got != want {
+		t.Errorf("the limit is %d, want %d", got, want)
 	}
-	if limit(257<<20, 8192)-limit(256<<20, 8192) < 2<<20 {
+	if limit(257<<20, 5000)-limit(256<<20, 5000) < 2<<20 {
 		t.Error("a larger store does not have room for itself and a batch")
+	}
+}
+
+// The README and the registry say what the bounds are.
+func TestBoundsAreSaid(t *testing.T) {
+	bounds := limit(256<<20, server.DefaultConnections) - base - ballastSize
+	for path, sayings := range map[string][]string{
+		"../../README.md": {
+			fmt.Sprintf("| `maxconnections` | number or numeric string | %d |", server.DefaultConnections),
+			fmt.Sprintf("%d kB at worst", perConnection/1000),
+			fmt.Sprintf("%.2f GB", float64(bounds)/1e9),
+		},
+		"../server/registry.go": {
+			fmt.Sprintf("DefaultConnections = %d\n", server.DefaultConnections),
+			fmt.Sprintf("at most %d kB", perConnection/1000),
+			fmt.Sprintf("%.2f GB", float64(bounds)/1e9),
+		},
+	} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, saying := range sayings {
+			if !strings.Contains(string(text), saying) {
+				t.Errorf("%s does not say %q", path, saying)
+			}
+		}
 	}
 }
 
@@ -24,12 +55,12 @@ func TestMemoryLimit(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "")
 	t.Setenv("GOGC", "")
 	Bound(100<<20, 1024)
-	if got, want := debug.SetMemoryLimit(-1), int64(225+64+160)<<20; got != want {
+	if got, want := debug.SetMemoryLimit(-1), int64(225+160)<<20+92_160_000; got != want {
 		t.Errorf("the limit is %d MB, want %d", got>>20, want>>20)
 	}
 	t.Setenv("GOMEMLIMIT", "1GiB")
 	Bound(200<<20, 1024)
-	if got, want := debug.SetMemoryLimit(-1), int64(225+64+160)<<20; got != want {
+	if got, want := debug.SetMemoryLimit(-1), int64(225+160)<<20+92_160_000; got != want {
 		t.Errorf("the limit is %d MB, though it was set from outside", got>>20)
 	}
 }

@@ -84,7 +84,7 @@ func command(t *testing.T, name, port, certificate string, connections int) *exe
 			settings["journal"] = filepath.Join(t.TempDir(), "journal")
 		}
 		if name != "original" {
-			if connections > 10000 { // as TestIdle
+			if connections > 6000 { // more than the default, and what nginx needs for as many
 				settings["maxconnections"] = connections
 			}
 			return exec.Command(rig.Binary, rig.WriteConfig(t, settings))
