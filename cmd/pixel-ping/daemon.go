@@ -104,7 +104,7 @@ func daemon(ctx context.Context, path string, stdout, stderr *logwriter.Writer) 
 	stopped, flushed := make(chan struct{}), make(chan flush.Rest, 1)
 	go func() { flushed <- flusher.Run(process.Delivery, stopped, process.Forced) }()
 	go certificate.Watch(process.Delivery, func(err error) { tell(err.Error()) })
-	go memory.ReturnAfterSpikes(process.Delivery)
+	go memory.Return(process.Delivery)
 	manager, status := systemd.NewNotifier(), func() string { return report().Status(time.Now()) }
 	manager.Ready(process.Running, status)
 
