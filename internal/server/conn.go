@@ -83,10 +83,10 @@ const maxUnheard = 24 << 10
 
 // Read reads, unless too much has come of which there was no HTTP.
 func (in *tlsInput) Read(p []byte) (int, error) {
-	if in.unheard > maxUnheard {
-		return 0, errors.New("too much TLS for no HTTP")
+	if in.unheard == maxUnheard {
+		return 0, errors.New("too much TLS of which no HTTP comes")
 	}
-	n, err := in.Conn.Read(p)
+	n, err := in.Conn.Read(p[:min(len(p), maxUnheard-in.unheard)])
 	in.unheard += n
 	return n, err
 }
@@ -107,16 +107,22 @@ func (c *conn) failHandshake(err error) {
 	}
 }
 
+// CloseWrite ends the sending side. net/http does so after the answer to a request that it
+// has not read to its end.
+func (c *conn) CloseWrite() error {
+	if secure, ok := c.Conn.(*tls.Conn); ok {
+		secure.CloseWrite()
+	}
+	return c.raw.CloseWrite()
+}
+
 // Close closes the connection. During a stop it first closes the sending side and
 // reads on, until the client closes its side or leaveTime is over: the system resets
 // a connection that is closed with something unread, and the client would lose
 // answers that are on their way.
 func (c *conn) Close() error {
 	if c.registry.leave(c) {
-		if secure, ok := c.Conn.(*tls.Conn); ok {
-			secure.CloseWrite()
-		}
-		c.raw.CloseWrite()
+		c.CloseWrite()
 		c.raw.SetReadDeadline(time.Now().Add(leaveTime))
 		io.Copy(io.Discard, c.raw)
 	}

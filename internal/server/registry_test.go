@@ -69,6 +69,20 @@ func TestTimeouts(t *testing.T) {
 	})
 }
 
+// KeepAlive takes the place of the 75 seconds.
+func TestKeepAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, _, p := startPiped(t, Limits{KeepAlive: 10 * time.Minute}, io.Discard)
+		conn := p.dial()
+		for range 2 {
+			makeHit(t, conn)
+			<-time.After(10*time.Minute - time.Second)
+		}
+		makeHit(t, conn)
+		expectEnd(t, "an idle connection", conn, 10*time.Minute)
+	})
+}
+
 // The connection that has been idle longest makes room for a new one.
 func TestIdleLongestMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,14 +1,17 @@
 package server
 
 import (
+	"bufio"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"pixel-ping/internal/rig"
 )
@@ -113,4 +116,28 @@ func TestPanic(t *testing.T) {
 			t.Errorf("%s: it says:\n%s", scheme, got)
 		}
 	}
+}
+
+// A key of 18,000 bytes counts: net/http adds 4 kB to the limit of a header. A longer
+// header gets an answer, too, and counts nothing.
+func TestLongKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, store, p := startPiped(t, Limits{}, io.Discard)
+		for length, want := range map[int]int{15_000: 200, 18_000: 200, 22_000: 431} {
+			conn := p.dial()
+			go io.WriteString(conn, strings.Replace(hit, "key=a", "key="+strings.Repeat("x", length), 1))
+			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if answer.StatusCode != want {
+				t.Errorf("a key of %d bytes: %s, want %d", length, answer.Status, want)
+			}
+			conn.Close()
+		}
+		<-time.After(time.Second) // net/http waits before it closes a connection with a header half read
+		if got := store.Pending(); got != 2 {
+			t.Errorf("%d hits are counted, want 2", got)
+		}
+	})
 }

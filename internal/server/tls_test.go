@@ -140,7 +140,7 @@ func TestFailedHandshakes(t *testing.T) {
 			return nil
 		}, 1},
 		{"a client with an old version", func(conn net.Conn) error {
-			tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()
+			tls.Client(conn, &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, ServerName: "localhost"}).Handshake()
 			return nil
 		}, 2},
 		{"a client without TLS", func(conn net.Conn) error {
@@ -175,6 +175,34 @@ func TestFailedHandshakes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A client may not send TLS of which no HTTP comes, neither in its handshake nor after it.
+func TestUnheardTLS(t *testing.T) {
+	certificate := testCertificate(t)
+	const record = "\x16\x03\x01\x40\x00" // of 16 kB
+	part := record + "\x01\x00\xff\xff" + strings.Repeat("x", 16<<10-4)
+	synctest.Test(t, func(t *testing.T) {
+		s, p := startTLS(t, certificate)
+		conn := p.dial()
+		if _, err := io.WriteString(conn, part); err != nil {
+			t.Errorf("a ClientHello of 16 kB is cut: %v", err)
+		}
+		if _, err := io.WriteString(conn, part); err == nil {
+			t.Error("a ClientHello of 32 kB is read")
+		}
+		conn.Close()
+		synctest.Wait()
+		if got, want := s.Stats(), (stats.Connections{FailedHandshakes: 1}); got != want {
+			t.Errorf("counted %+v, want %+v", got, want)
+		}
+
+		kept := dialTLS(t, p)
+		for range 10 { // each has a record of 16 kB
+			go io.WriteString(kept, strings.Replace(hit, "\r\n\r\n", "\r\nX: "+strings.Repeat("x", 16_300)+"\r\n\r\n", 1))
+			readAnswer(t, bufio.NewReader(kept))
+		}
+	})
 }
 
 // A client that is stuck in its handshake keeps no other from its own.
