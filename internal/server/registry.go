@@ -83,7 +83,7 @@ type registry struct {
 	stopped   chan struct{}     // closed at a stop, to end the sweeps
 	crowded   int               // connections that were closed for want of room and not logged yet
 	logged    time.Time         // when the crowded ones were logged last
-	ended     stats.Connections // those that the registry has closed, by the reason; Open is not used
+	counted   stats.Connections // all but Open
 }
 
 // list is a list of connections, the oldest first.
@@ -160,7 +160,7 @@ func (g *registry) add(c *conn) bool {
 	var victim *conn
 	if g.open >= g.limit {
 		g.crowded++
-		g.ended.Crowded++
+		g.counted.Crowded++
 		if victim = g.victim(now); victim == nil {
 			g.mu.Unlock()
 			return false
@@ -238,7 +238,7 @@ func (g *registry) finish(c *conn) {
 func (g *registry) failHandshake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.ended.FailedHandshakes++
+	g.counted.FailedHandshakes++
 }
 
 // remove forgets a connection that is closed.
@@ -269,8 +269,8 @@ func (g *registry) sweep() {
 	now := time.Now()
 	unused := g.takeOld(idle, now.Add(-g.keepAlive))
 	slow := slices.Concat(g.takeOld(waiting, now.Add(-requestTime)), g.takeOld(busy, now.Add(-requestTime)))
-	g.ended.Idle += int64(len(unused))
-	g.ended.Slow += int64(len(slow))
+	g.counted.Idle += int64(len(unused))
+	g.counted.Slow += int64(len(slow))
 	crowded := 0
 	if g.crowded > 0 && now.Sub(g.logged) >= logInterval {
 		crowded, g.crowded, g.logged = g.crowded, 0, now
@@ -289,9 +289,9 @@ func (g *registry) sweep() {
 func (g *registry) stats() stats.Connections {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	counted := g.ended
-	counted.Open = int64(g.open)
-	return counted
+	now := g.counted
+	now.Open = int64(g.open)
+	return now
 }
 
 // takeOld removes the connections that came into a state at a time or before it, and

@@ -8,6 +8,9 @@
 // request is answered, and idle after that:
 //
 //	accepted ──▶ waiting ──▶ busy ──▶ idle ──▶ waiting (the first byte of the next request) ──▶ …
+//
+// Read the files as a connection lives: server.go makes a Server of an http.Server,
+// conn.go accepts and reads, registry.go has the bounds, and stop.go ends what is left.
 package server
 
 import (
@@ -121,8 +124,8 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeHTTP(w, r)
 }
 
-// followState follows net/http's states. Of these, the registry needs only the end of an
-// answer: a connection stays StateIdle while its next header arrives, for example.
+// followState tells the registry about the end of an answer. net/http's other states say
+// too little: a connection stays StateIdle while its next header arrives, for example.
 func (s *Server) followState(c net.Conn, state http.ConnState) {
 	if state == http.StateIdle {
 		s.registry.finish(c.(*conn))
