@@ -50,7 +50,7 @@ type conn struct {
 	state      state
 	since      time.Time // when state began
 	prev, next *conn     // in the list of state
-	heard      bool      // a byte of HTTP has come since the accept, or since the last answer
+	heard      bool      // a byte of HTTP has come since the accept
 }
 
 // Read reads, and tells the registry about what has come. Over TLS, the first Read does

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,7 +17,14 @@ import (
 // piped is an end of a net.Pipe that a conn can be made of.
 type piped struct {
 	net.Conn
-	closedWrite bool
+	closedWrite atomic.Bool
+}
+
+func (p *piped) Write(bytes []byte) (int, error) {
+	if p.closedWrite.Load() {
+		return 0, io.ErrClosedPipe
+	}
+	return p.Conn.Write(bytes)
 }
 
 // newConn returns a conn for a registry, over a pipe whose other end is silent.
@@ -31,7 +39,7 @@ func newConn(t *testing.T, g *registry) *conn {
 }
 
 func (p *piped) CloseWrite() error {
-	p.closedWrite = true
+	p.closedWrite.Store(true)
 	return nil
 }
 

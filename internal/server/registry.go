@@ -229,7 +229,6 @@ func (g *registry) finish(c *conn) {
 	case !g.stopping.IsZero():
 		g.closeWrite(c)
 	default:
-		c.heard = false
 		g.move(c, idle, time.Now())
 	}
 }

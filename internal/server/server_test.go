@@ -123,7 +123,7 @@ func TestPanic(t *testing.T) {
 func TestLongKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, store, p := startPiped(t, Limits{}, io.Discard)
-		for length, want := range map[int]int{15_000: 200, 18_000: 200, 22_000: 431} {
+		for length, want := range map[int]int{15_000: 200, 18_000: 200, 20_480: 431} {
 			conn := p.dial()
 			go io.WriteString(conn, strings.Replace(hit, "key=a", "key="+strings.Repeat("x", length), 1))
 			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)

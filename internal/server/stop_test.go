@@ -188,7 +188,7 @@ func TestStopDuringARequest(t *testing.T) {
 	g.add(c)
 	g.begin(c)
 	g.stop()
-	if g.finish(c); c.state != leaving || !c.raw.(*piped).closedWrite {
+	if g.finish(c); c.state != leaving || !c.raw.(*piped).closedWrite.Load() {
 		t.Errorf("state %d after an answer during a stop, want %d", c.state, leaving)
 	}
 	if began, _ := g.begin(c); began {
