@@ -290,10 +290,14 @@ func TestStatesOverTLS(t *testing.T) {
 			stopWithin(t, s, 2*time.Second)
 			close(stopped)
 		}()
-		r := bufio.NewReader(conn)
-		readAnswer(t, r)
-		if _, err := r.ReadByte(); err != io.EOF {
-			t.Errorf("the connection ends with %v, want the end that TLS announces", err)
+		readAnswer(t, bufio.NewReader(conn))
+		farewell := make([]byte, 24) // an encrypted record of two bytes
+		if _, err := io.ReadFull(conn.NetConn(), farewell); err != nil || farewell[0] != 23 {
+			t.Errorf("after the answer comes % x, %v, want a record", farewell, err)
+		}
+		expect("after the last answer", leaving)
+		if c := s.registry.lists[leaving].first; c == nil || !c.raw.(*piped).closedWrite.Load() {
+			t.Error("the sending side is open")
 		}
 		conn.Close()
 		<-stopped
