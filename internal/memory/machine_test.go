@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"fmt"
 	"math"
 	"runtime/debug"
 	"slices"
@@ -8,34 +9,36 @@ import (
 )
 
 // The defaults follow the machine: with them, what can be alive fits into what the
-// collector may use, unless only a few connections would.
+// collector may use, unless only minConnections would.
 func TestDefaults(t *testing.T) {
-	for _, test := range []struct {
-		machine     Machine
-		keys        int64 // in MB
-		connections int
-	}{
-		{16 << 20, 4, 128},
-		{64 << 20, 16, 128},
-		{128 << 20, 32, 384},
-		{256 << 20, 64, 1024},
-		{1 << 30, 256, 4864},
-		{2 << 30, 256, 8000},
-		{math.MaxInt64, 256, 8000},
+	const most = 8000
+	before := 0
+	for _, test := range []struct{ machine, keys int64 }{ // in MB
+		{16, 4}, {64, 16}, {128, 32}, {256, 64}, {512, 128}, {1024, 256}, {4096, 256}, {math.MaxInt64 >> 20, 256},
 	} {
 		var keys int64
 		var connections int
-		warnings := test.machine.Fit(&keys, &connections, 8000)
-		if keys != test.keys<<20 || connections != test.connections || warnings != nil {
-			t.Errorf("%d MB: %d MB of keys and %d connections, warnings %q, want %d and %d",
-				test.machine>>20, keys>>20, connections, warnings, test.keys, test.connections)
+		machine := Machine(test.machine << 20)
+		if warnings := machine.Fit(&keys, &connections, most); keys != test.keys<<20 || warnings != nil {
+			t.Errorf("%d MB: %d MB of keys, warnings %q, want %d", test.machine, keys>>20, warnings, test.keys)
 		}
+		alive := flushed(keys) + program + int64(connections)*perConnection
+		if connections < before || connections < minConnections || connections > most ||
+			connections > minConnections && alive > machine.share() ||
+			connections < most && alive+perConnection <= machine.share() {
+			t.Errorf("%d MB: %d connections", test.machine, connections)
+		}
+		before = connections
+	}
+	if before != most {
+		t.Errorf("where nothing is known of the memory there may be %d connections, want %d", before, most)
 	}
 }
 
 // What is configured stays, and is warned of if it cannot fit.
 func TestWhatCanNotFit(t *testing.T) {
 	const much = ", but this process may use 128 MB in all; it may be killed"
+	bytes := int64(8000)*perConnection + program
 	for _, test := range []struct {
 		megabytes   int64
 		connections int
@@ -45,7 +48,7 @@ func TestWhatCanNotFit(t *testing.T) {
 		{42, 400, nil},
 		{43, 400, []string{"maxmemory: the keys, and the batch of a flush, may take 112 MB" + much}},
 		{256, 8000, []string{"maxmemory: the keys, and the batch of a flush, may take 592 MB" + much,
-			"maxconnections: these connections may take 516 MB" + much}},
+			fmt.Sprintf("maxconnections: these connections may take %d MB", bytes>>20) + much}},
 	} {
 		keys, connections := test.megabytes<<20, test.connections
 		got := Machine(128<<20).Fit(&keys, &connections, 8000)
