@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -192,12 +193,19 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("the port of the pixel answers /metrics with %d and %q", status, text)
 	}
 	d.hit(t, "key=a", "key=a", "key=b")
+	// expect waits for a page with these samples: a flush is counted after its last line.
 	expect := func(samples ...string) {
 		t.Helper()
-		status, page := get(url)
-		for _, sample := range samples {
-			if !strings.Contains(page, "\n"+sample+"\n") {
-				t.Errorf("the page, with status %d, lacks %s:\n%s", status, sample, page)
+		for limit := time.Now().Add(rig.Deadline); ; <-time.After(time.Millisecond) {
+			status, page := get(url)
+			lacking := slices.DeleteFunc(slices.Clone(samples), func(sample string) bool {
+				return strings.Contains(page, "\n"+sample+"\n")
+			})
+			if len(lacking) == 0 {
+				return
+			}
+			if time.Now().After(limit) {
+				t.Fatalf("the page, with status %d, lacks %q:\n%s", status, lacking, page)
 			}
 		}
 	}
