@@ -102,10 +102,11 @@ BENCH = PATH="$(CURDIR)/$(ORIGINAL)/node_modules/.bin:$$PATH" ORIGINAL="$(CURDIR
 	go test -count=1 -v -timeout 30m ./internal/rig/bench
 
 .PHONY: bench
-bench: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure beside the original, Express and nginx, in ROUNDS (3), with VISITORS (10000) that stay for IDLE (60s) (needs npm, nginx, wrk)
+bench: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure beside the original, Express and nginx, in ROUNDS (3), with VISITORS (4900) that stay for two minutes (needs npm, nginx, wrk, Chromium)
 	@internal/rig/need nginx nginx
 	@internal/rig/need wrk wrk
-	$(BENCH) -run 'TestHits|TestJournal|TestVisitors|TestIdle|TestStart'
+	@internal/rig/need chromium chromium
+	$(BENCH) -run 'TestHits|TestJournal|TestVisitors|TestBrowser|TestIdle|TestStart'
 
 .PHONY: bench-flush
 bench-flush: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure flushes of 200,000 and 1,000,000 keys beside the original (needs npm)

@@ -94,7 +94,8 @@ func (d *daemon) start(ctx context.Context) error {
 	if d.store, err = hits.Open(conf.MaxMemory, conf.Journal, d.tell); err != nil {
 		return d.path.Name(err)
 	}
-	d.server = server.New(pixel.Handler{Hits: d.store}, certificate.Getter(), conf.MaxConnections, d.stderr)
+	d.server = server.New(pixel.Handler{Hits: d.store}, certificate.Getter(),
+		server.Limits{Connections: conf.MaxConnections, KeepAlive: conf.KeepAlive}, d.stderr)
 	d.server.About(d.path.String() + ": ")
 	memory.Bound(memory.ThisMachine(), conf.MaxMemory, d.server.MaxConnections())
 	d.manager = systemd.NewNotifier()
@@ -143,7 +144,7 @@ func (d *daemon) serve() (err error) {
 	d.flushed = make(chan flush.Rest, 1)
 	go func() { d.flushed <- d.flusher.Run(d.signals.Abandoned, answered, d.signals.Forced) }()
 	go d.certificate.Watch(d.signals.Abandoned, func(err error) { d.tell(err.Error()) })
-	go memory.ReturnAfterSpikes(d.signals.Abandoned)
+	go memory.Return(d.signals.Abandoned)
 	status := func() string { return d.stats().Status(time.Now()) }
 	d.manager.Ready(d.signals.Stopped, status)
 

@@ -194,8 +194,8 @@ func TestHTTPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer.Body.Close()
-	if answer.StatusCode != 200 || answer.Proto != "HTTP/2.0" {
-		t.Errorf("status %d over %s, want 200 over HTTP/2.0", answer.StatusCode, answer.Proto)
+	if answer.StatusCode != 200 || answer.Proto != "HTTP/1.1" {
+		t.Errorf("status %d over %s, want 200 over HTTP/1.1", answer.StatusCode, answer.Proto)
 	}
 	if answer, err = http.Get("http" + strings.TrimPrefix(d.url, "https") + "?key=plain"); err != nil {
 		t.Fatal(err)

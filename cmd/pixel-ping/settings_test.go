@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bufio"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -29,6 +31,27 @@ func TestMaxConnections(t *testing.T) {
 	first.SetDeadline(time.Now().Add(rig.Deadline))
 	if _, err := first.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 		t.Errorf("error %v, want the end of the connection", err)
+	}
+}
+
+// A connection that idles for longer than keepalive is closed.
+func TestKeepAlive(t *testing.T) {
+	t.Parallel()
+	d := start(t, map[string]any{"keepalive": 1.5})
+	conn, err := net.Dial("tcp", d.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(rig.Deadline))
+	io.WriteString(conn, "GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\n")
+	answer := bufio.NewReader(conn)
+	if _, err := rig.ReadAnswer(answer); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if _, err := answer.ReadByte(); err != io.EOF || time.Since(began) < time.Second {
+		t.Errorf("after %v: error %v, want the end of the connection after 1.5 s", time.Since(began), err)
 	}
 }
 

@@ -21,7 +21,7 @@ func benchServer(b *testing.B) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	server := New(pixel.Handler{Hits: hits.NewStore(1 << 30)}, nil, 0, io.Discard)
+	server := New(pixel.Handler{Hits: hits.NewStore(1 << 30)}, nil, Limits{}, io.Discard)
 	go server.Serve(listeners[0])
 	b.Cleanup(func() { server.Stop(context.Background()) })
 	return listeners[0].Addr().String()

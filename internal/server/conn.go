@@ -2,17 +2,16 @@ package server
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
-	"os"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // An acceptor accepts connections as conns.
 type acceptor struct {
 	net.Listener
+	tls      *tls.Config // nil for plain HTTP
 	registry *registry
 }
 
@@ -23,7 +22,10 @@ func (a acceptor) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{tcp: accepted.(tcp), registry: a.registry}
+		c := &conn{Conn: accepted, raw: accepted.(rawConn), registry: a.registry}
+		if a.tls != nil {
+			c.Conn = tls.Server(&tlsInput{Conn: accepted}, a.tls)
+		}
 		if a.registry.add(c) {
 			return c, nil
 		}
@@ -31,113 +33,87 @@ func (a acceptor) Accept() (net.Conn, error) {
 	}
 }
 
-// tcp is what a conn needs of a TCP connection.
-type tcp interface {
+// A rawConn is what the registry needs of a connection over TCP or over a Unix socket.
+type rawConn interface {
 	net.Conn
 	CloseWrite() error
 }
 
-// A conn is a connection that the registry knows. One goroutine reads and one
-// writes at a time; the other methods may be called by many at once.
+// A conn is a connection as net/http reads and writes it. Over TLS, its bytes are those
+// of HTTP, so a handshake is not taken for the beginning of a request.
 type conn struct {
-	tcp
+	net.Conn         // raw, or TLS over it
+	raw      rawConn // the registry closes it without TLS's farewell, which can block
 	registry *registry
 
 	// The mutex of the registry guards these.
 	state      state
 	since      time.Time // when state began
 	prev, next *conn     // in the list of state
-	http2      bool      // a request has come over HTTP/2
-	greeted    bool      // HTTP/2 is set up, or all streams were reset, and no request is under way
-	begun      int       // requests since c became busy
-
-	active atomic.Bool // net/http has a request under way, or a stream open
-	heard  atomic.Bool // a byte has come since the accept, or since the connection became idle
-
-	unsent atomic.Bool // HTTP/2's answers are finished, and the next Write sends them
-
-	mu          sync.Mutex
-	reading     bool // a Read is under way
-	interrupted bool // net/http has interrupted its Read, and does not want to read yet
-	deadlineSet bool // the TCP connection has the deadline of an interruption
+	heard      bool      // a byte of HTTP has come since the accept
 }
 
-// underlying returns the conn of a connection as net/http knows it: the conn
-// itself, or TLS over one.
-func underlying(c net.Conn) *conn {
-	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
-	}
-	return c.(*conn)
-}
-
-// Read reads, unless net/http has interrupted it. It notes the first byte since the
-// connection became idle.
+// Read reads, and tells the registry about what has come. Over TLS, the first Read does
+// the handshake. If net/http did it, it would keep the state of TLS for each request.
 func (c *conn) Read(p []byte) (int, error) {
-	c.mu.Lock()
-	if c.interrupted {
-		c.mu.Unlock()
-		return 0, os.ErrDeadlineExceeded
-	}
-	if c.deadlineSet {
-		c.deadlineSet = false
-		c.tcp.SetReadDeadline(time.Time{})
-	}
-	c.reading = true
-	c.mu.Unlock()
-
-	n, err := c.tcp.Read(p)
-
-	c.mu.Lock()
-	c.reading = false
-	c.mu.Unlock()
-	if n > 0 && !c.heard.Load() {
-		c.heard.Store(true)
+	n, err := c.Conn.Read(p)
+	secure, overTLS := c.Conn.(*tls.Conn)
+	if n > 0 {
 		c.registry.hear(c)
+		if overTLS {
+			secure.NetConn().(*tlsInput).unheard = 0
+		}
+	} else if overTLS && !ended(err) && !secure.ConnectionState().HandshakeComplete {
+		c.failHandshake(err)
 	}
 	return n, err
 }
 
-// Write writes, and notes that it has sent the answers which HTTP/2 had finished.
-func (c *conn) Write(p []byte) (int, error) {
-	n, err := c.tcp.Write(p)
-	if c.unsent.Load() {
-		c.registry.sent(c)
+// A tlsInput is the connection that TLS reads. It bounds what TLS keeps in memory: the
+// message of a handshake may have 256 kB, and a client may send it byte by byte.
+type tlsInput struct {
+	net.Conn
+	unheard int // bytes that have come since the last one of HTTP
+}
+
+// maxUnheard is how many bytes TLS may read until a byte of HTTP comes of them: a
+// handshake, of 2 kB or of 6 kB with large tickets and a second ClientHello, and a
+// record, which has 16.6 kB at most.
+const maxUnheard = 24 << 10
+
+// Read reads, unless too much has come of which there was no HTTP.
+func (in *tlsInput) Read(p []byte) (int, error) {
+	if in.unheard == maxUnheard {
+		return 0, errors.New("too much TLS of which no HTTP comes")
 	}
+	n, err := in.Conn.Read(p[:min(len(p), maxUnheard-in.unheard)])
+	in.unheard += n
 	return n, err
 }
 
-// SetReadDeadline interrupts a Read at t, or ends the interruption if t is zero.
-// net/http reads ahead while a request is answered, and interrupts that read with a
-// time in the past when the answer is sent. It sets no other deadline, since the
-// Server gives it no time limits.
-//
-// Usually no Read is under way. Then SetReadDeadline only notes the interruption for
-// the next Read, which costs less than two changes of the runtime's timers.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.interrupted = !t.IsZero()
-	if c.interrupted && c.reading {
-		c.deadlineSet = true
-		return c.tcp.SetReadDeadline(t)
-	}
-	return nil
+// ended reports whether err says that the connection has ended, or that net/http has
+// interrupted a Read; it does so after each answer.
+func ended(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return err == io.EOF || err == io.ErrUnexpectedEOF || ok && (op.Op == "read" || op.Op == "write")
 }
 
-// SetWriteDeadline sets a deadline, as TLS does for its close_notify. It ignores a
-// zero t: net/http clears the deadline after each answer, though none was set.
-func (c *conn) SetWriteDeadline(t time.Time) error {
-	if t.IsZero() {
-		return nil
+// failHandshake counts a handshake that has failed, and answers a client that speaks
+// plain HTTP.
+func (c *conn) failHandshake(err error) {
+	c.registry.failHandshake()
+	if plain, ok := errors.AsType[tls.RecordHeaderError](err); ok && plain.Conn != nil {
+		io.WriteString(c.raw, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
 	}
-	return c.tcp.SetWriteDeadline(t)
 }
 
-// SetDeadline sets both deadlines.
-func (c *conn) SetDeadline(t time.Time) error {
-	c.SetReadDeadline(t)
-	return c.SetWriteDeadline(t)
+// CloseWrite ends the sending side. net/http does so after the answer to a request that it
+// has not read to its end.
+func (c *conn) CloseWrite() error {
+	if secure, ok := c.Conn.(*tls.Conn); ok {
+		secure.CloseWrite()
+	}
+	return c.raw.CloseWrite()
 }
 
 // Close closes the connection. During a stop it first closes the sending side and
@@ -146,9 +122,10 @@ func (c *conn) SetDeadline(t time.Time) error {
 // answers that are on their way.
 func (c *conn) Close() error {
 	if c.registry.leave(c) {
-		c.tcp.SetReadDeadline(time.Now().Add(leaveTime))
-		io.Copy(io.Discard, c.tcp)
+		c.CloseWrite()
+		c.raw.SetReadDeadline(time.Now().Add(leaveTime))
+		io.Copy(io.Discard, c.raw)
 	}
 	c.registry.remove(c)
-	return c.tcp.Close()
+	return c.Conn.Close()
 }

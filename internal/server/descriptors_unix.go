@@ -12,9 +12,6 @@ const reserve = 32
 // limitConnections returns how many connections there may be: maxConnections,
 // unless the system allows fewer descriptors.
 func limitConnections(maxConnections int) int {
-	if maxConnections == 0 {
-		maxConnections = DefaultConnections
-	}
 	var files syscall.Rlimit // the Go runtime has raised it as far as it can be
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 		return maxConnections

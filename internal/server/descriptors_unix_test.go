@@ -16,7 +16,7 @@ func TestDescriptorsBoundConnections(t *testing.T) {
 	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before)
 	for _, test := range []struct {
 		files, setting, limit int
-	}{{100, 0, 68}, {100, 50, 50}, {100, 200, 68}, {40, 0, 8}, {int(before.Cur), 5, 5}} {
+	}{{100, 50, 50}, {100, 200, 68}, {40, 200, 8}, {int(before.Cur), 5, 5}} {
 		files := before
 		set(&files.Cur, test.files)
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {

@@ -3,8 +3,5 @@ package server
 // limitConnections returns how many connections there may be. Windows has no
 // limit on descriptors that a daemon could meet.
 func limitConnections(maxConnections int) int {
-	if maxConnections == 0 {
-		return DefaultConnections
-	}
 	return maxConnections
 }

@@ -80,7 +80,7 @@ func TestListenersAreServedAlike(t *testing.T) {
 			{"inherited TCP", "inherited TCP", "inherited Unix"},
 		} {
 			for range starts { // which Serve comes first differs from one to the next
-				s := New(http.NotFoundHandler(), certificate, 0, rig.NewOutput())
+				s := New(http.NotFoundHandler(), certificate, Limits{}, rig.NewOutput())
 				listeners := listenOn(t, kinds...)
 				for _, listener := range listeners {
 					go s.Serve(listener)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,21 +14,33 @@ import (
 	"pixel-ping/internal/pixel"
 )
 
-// piped is an end of a net.Pipe that counts the deadlines which it is told.
+// piped is an end of a net.Pipe that a conn can be made of.
 type piped struct {
 	net.Conn
-	told        int
-	closedWrite bool
+	closedWrite atomic.Bool
+}
+
+func (p *piped) Write(bytes []byte) (int, error) {
+	if p.closedWrite.Load() {
+		return 0, io.ErrClosedPipe
+	}
+	return p.Conn.Write(bytes)
+}
+
+// newConn returns a conn for a registry, over a pipe whose other end is silent.
+func newConn(t *testing.T, g *registry) *conn {
+	here, other := net.Pipe()
+	t.Cleanup(func() {
+		here.Close()
+		other.Close()
+	})
+	end := &piped{Conn: here}
+	return &conn{Conn: end, raw: end, registry: g}
 }
 
 func (p *piped) CloseWrite() error {
-	p.closedWrite = true
+	p.closedWrite.Store(true)
 	return nil
-}
-
-func (p *piped) SetReadDeadline(t time.Time) error {
-	p.told++
-	return p.Conn.SetReadDeadline(t)
 }
 
 // pipes is a listener for the other ends of pipes.
@@ -63,10 +76,10 @@ func (p pipes) Close() error {
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // startPiped serves the pixel over pipes until the test ends.
-func startPiped(t *testing.T, maxConnections int, stderr io.Writer) (*Server, *hits.Store, pipes) {
+func startPiped(t *testing.T, limits Limits, stderr io.Writer) (*Server, *hits.Store, pipes) {
 	t.Helper()
 	store, p := hits.NewStore(1<<20), newPipes()
-	s := New(pixel.Handler{Hits: store}, nil, maxConnections, stderr)
+	s := New(pixel.Handler{Hits: store}, nil, limits, stderr)
 	go s.Serve(p)
 	t.Cleanup(func() { s.Stop(t.Context()) })
 	return s, store, p

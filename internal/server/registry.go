@@ -12,43 +12,47 @@ import (
 	"pixel-ping/internal/stats"
 )
 
-// DefaultConnections is how many connections are open at once unless the
-// configuration says otherwise. The process stays below 1 GB with as many: the
-// worst that FLOOD=full make soak does to a connection, a header of 15 kB over
-// HTTP/2 that never ends, takes 105 kB.
-const DefaultConnections = 8000
+// Limits bound what the connections of a Server can take. Zero fields are the defaults.
+type Limits struct {
+	// Connections is how many may be open at once; 0 means DefaultConnections. Fewer are
+	// open if the system allows fewer descriptors.
+	Connections int
+	// KeepAlive is how long a connection may be idle; 0 means DefaultKeepAlive.
+	KeepAlive time.Duration
+}
 
-// The time limits of a connection. A sweep each second enforces them.
 const (
-	// idleTime is how long a connection may be idle. A page's later events find the
-	// connection open, as they do with nginx. Node closes it after 6 seconds.
-	idleTime = 75 * time.Second
-	// requestTime is how long a connection may take from the accept, or from the first
-	// byte of a later request, until its request begins, and from there until the
-	// answer was handed to the system. Node gives a header as long.
+	// DefaultConnections is how many connections are open at once unless the
+	// configuration says otherwise. Each takes at most 90 kB, whatever its client
+	// does, and the keys in a flush at most 604 MB by default: 1.05 GB in all.
+	DefaultConnections = 5000
+	// DefaultKeepAlive is how long a connection may be idle unless the configuration says
+	// otherwise. A page's later events find the connection open, as they do with nginx,
+	// whose default is the same. Node closes it after 6 seconds.
+	DefaultKeepAlive = 75 * time.Second
+
+	// requestTime is how long a request may take to arrive, and again how long its answer
+	// may take to be handed to the system. Node gives a header as long.
 	requestTime = 60 * time.Second
 	// unreadTime is how long an answer that the client does not read protects its
 	// connection from making room for another one. It is short, since 1,000 new
 	// connections a second replace 500 within half a second: if each could protect
 	// itself for longer than that, none would make room, and visitors would be refused.
 	unreadTime = 250 * time.Millisecond
-	// streamTime is how long an HTTP/2 connection may be busy while no stream ends. An
-	// answer that waits for its client takes some 14 kB there, and maxStreams of them
-	// may wait on one connection. A client that reads at all takes an answer of 35
-	// bytes at once.
-	streamTime = time.Second
+	// sweepInterval is the time between two sweeps, which enforce KeepAlive and
+	// requestTime. A sweep looks only at the connections that it closes, so it is cheap.
+	sweepInterval = time.Second
+	// logInterval is the least time between two lines about connections that were closed
+	// for want of room: a flood closes thousands in a second.
+	logInterval = time.Minute
 )
-
-// maxStreams is how many requests may be open at once on an HTTP/2 connection. A
-// page needs some dozens at most; net/http's default is 250.
-const maxStreams = 32
 
 // state is what a connection is doing.
 type state int
 
 const (
 	gone    state = iota // closed, or not registered yet
-	leaving              // since a stop has closed its sending side: no request begins any more
+	leaving              // since a stop ended its sending side: no request begins any more
 	waiting              // since the accept, or since the first byte of a later request
 	busy                 // since the handler was given a request; the answer may be on its way
 	idle                 // since the last answer
@@ -60,8 +64,9 @@ const (
 // found at once, however many there are. The methods may be called by many
 // goroutines at once.
 type registry struct {
-	limit     int  // how many connections there may be
-	inherited bool // the listeners are not the Server's alone
+	limit     int           // how many connections there may be
+	keepAlive time.Duration // how long each may be idle
+	inherited bool          // see Inherit
 	stderr    io.Writer
 	about     string         // what a line about a setting begins with
 	requests  sync.WaitGroup // requests whose handler has begun and not returned
@@ -74,12 +79,12 @@ type registry struct {
 	lists     [states]list // that of gone stays empty
 	open      int          // connections in the lists
 	listeners []net.Listener
-	stopping  bool
+	stopping  time.Time         // when a stop has begun; zero before
 	closed    bool              // a stop has closed every connection; none is added any more
 	stopped   chan struct{}     // closed at a stop, to end the sweeps
 	crowded   int               // connections that were closed for want of room and not logged yet
 	logged    time.Time         // when the crowded ones were logged last
-	ended     stats.Connections // those that the registry has closed, by the reason; Open is not used
+	counted   stats.Connections // all but Open
 }
 
 // list is a list of connections, the oldest first.
@@ -130,7 +135,7 @@ func (g *registry) move(c *conn, to state, now time.Time) {
 func (g *registry) listen(listener net.Listener) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.stopping {
+	if !g.stopping.IsZero() {
 		listener.Close()
 		return false
 	}
@@ -156,7 +161,7 @@ func (g *registry) add(c *conn) bool {
 	var victim *conn
 	if g.open >= g.limit {
 		g.crowded++
-		g.ended.Crowded++
+		g.counted.Crowded++
 		if victim = g.victim(now); victim == nil {
 			g.mu.Unlock()
 			return false
@@ -166,7 +171,7 @@ func (g *registry) add(c *conn) bool {
 	g.move(c, waiting, now)
 	g.mu.Unlock()
 	if victim != nil {
-		victim.tcp.Close() // returns when the descriptor is free
+		victim.raw.Close() // returns when the descriptor is free
 	}
 	return true
 }
@@ -187,13 +192,12 @@ func (g *registry) victim(now time.Time) *conn {
 	return oldest
 }
 
-// hear notes the first byte since c became idle. Over HTTP/1.1 a request begins
-// with that byte. Over HTTP/2 the byte may belong to a ping, so only a complete
-// request ends the idleness.
+// hear notes that something of a request has come. The first byte ends idleness.
 func (g *registry) hear(c *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c.state == idle && !c.http2 {
+	c.heard = true
+	if c.state == idle {
 		g.move(c, waiting, time.Now())
 	}
 }
@@ -204,63 +208,37 @@ func (g *registry) hear(c *conn) {
 // not handle the request. Closing takes the mutex as well, so a request that was cut
 // off before it began is not counted. Last reports that the connection is to end
 // with the answer.
-func (g *registry) begin(c *conn, http2 bool) (began, last bool) {
+func (g *registry) begin(c *conn) (began, last bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.state <= leaving {
 		return false, false
 	}
 	g.requests.Add(1)
-	c.http2 = http2
-	// Over HTTP/2, the client may have reset all streams by now, this one too. Then c
-	// is not active, and does not become busy: nobody waits for the answer, and net/http
-	// would not report the end of the request. If c is busy already, its time goes on,
-	// since the answers of other streams may be unread. After maxStreams requests in
-	// that time, one more shows that a stream has ended: then the time begins anew.
-	if c.active.Load() && (c.state != busy || c.begun >= maxStreams) {
-		g.move(c, busy, time.Now())
-		c.begun = 0
-	}
-	c.begun++
-	return true, g.stopping
+	g.move(c, busy, time.Now())
+	return true, !g.stopping.IsZero()
 }
 
-// finish notes that no request is under way any more. Over HTTP/1.1, net/http has
-// handed the answers to the system. Over HTTP/2, net/http has buffered the answers,
-// and writes them next; sent then notes the rest.
+// finish notes that net/http has handed an answer to the system, and keeps the
+// connection. During a stop, the connection ends nevertheless: its request had begun
+// before the stop.
 func (g *registry) finish(c *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c.active.Store(false)
 	switch {
-	case c.state == busy && c.http2:
-		c.unsent.Store(true)
-	case c.state == busy:
-		g.answered(c)
-	case c.state == waiting:
-		c.greeted = true
+	case c.state != busy:
+	case !g.stopping.IsZero():
+		g.closeWrite(c)
+	default:
+		g.move(c, idle, time.Now())
 	}
 }
 
-// sent notes that net/http has written the answers that it had buffered.
-func (g *registry) sent(c *conn) {
+// failHandshake counts a TLS handshake that has failed.
+func (g *registry) failHandshake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c.unsent.Store(false)
-	if c.state == busy && !c.active.Load() {
-		g.answered(c)
-	}
-}
-
-// answered makes a busy connection idle, or ends it during a stop. The caller holds
-// the mutex.
-func (g *registry) answered(c *conn) {
-	if g.stopping {
-		g.closeWrite(c)
-		return
-	}
-	c.heard.Store(false)
-	g.move(c, idle, time.Now())
+	g.counted.FailedHandshakes++
 }
 
 // remove forgets a connection that is closed.
@@ -272,7 +250,7 @@ func (g *registry) remove(c *conn) {
 
 // sweepUntil sweeps each second until stopped is closed.
 func (g *registry) sweepUntil(stopped <-chan struct{}) {
-	ticker := time.NewTicker(time.Second)
+	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -284,26 +262,22 @@ func (g *registry) sweepUntil(stopped <-chan struct{}) {
 	}
 }
 
-// sweep closes the connections that are over their time limits. At most once a
-// minute, it logs how many connections were closed for want of room.
+// sweep closes the connections that are over their time limits. At most once in each
+// logInterval, it logs how many connections were closed for want of room.
 func (g *registry) sweep() {
 	g.mu.Lock()
 	now := time.Now()
-	unused := g.takeOld(idle, now.Add(-idleTime))
-	slow := slices.Concat(
-		g.takeOld(waiting, now.Add(-requestTime)),
-		g.takeOld(busy, now.Add(-requestTime)),
-		g.takeUnreadStreams(now),
-	)
-	g.ended.Idle += int64(len(unused))
-	g.ended.Slow += int64(len(slow))
+	unused := g.takeOld(idle, now.Add(-g.keepAlive))
+	slow := slices.Concat(g.takeOld(waiting, now.Add(-requestTime)), g.takeOld(busy, now.Add(-requestTime)))
+	g.counted.Idle += int64(len(unused))
+	g.counted.Slow += int64(len(slow))
 	crowded := 0
-	if g.crowded > 0 && now.Sub(g.logged) >= time.Minute {
+	if g.crowded > 0 && now.Sub(g.logged) >= logInterval {
 		crowded, g.crowded, g.logged = g.crowded, 0, now
 	}
 	g.mu.Unlock()
 	for _, c := range slices.Concat(unused, slow) {
-		c.tcp.Close()
+		c.raw.Close()
 	}
 	if crowded > 0 {
 		fmt.Fprintf(g.stderr, "pixel-ping: %smaxconnections: connections closed for want of room: %d (%d may be open)\n",
@@ -315,9 +289,9 @@ func (g *registry) sweep() {
 func (g *registry) stats() stats.Connections {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	counted := g.ended
-	counted.Open = int64(g.open)
-	return counted
+	now := g.counted
+	now.Open = int64(g.open)
+	return now
 }
 
 // takeOld removes the connections that came into a state at a time or before it, and
@@ -326,20 +300,6 @@ func (g *registry) takeOld(of state, at time.Time) (taken []*conn) {
 	for c := g.lists[of].first; c != nil && !c.since.After(at); c = g.lists[of].first {
 		g.move(c, gone, time.Time{})
 		taken = append(taken, c)
-	}
-	return taken
-}
-
-// takeUnreadStreams removes the HTTP/2 connections that have been busy for
-// streamTime, and returns them for the caller to close. The caller holds the mutex.
-func (g *registry) takeUnreadStreams(now time.Time) (taken []*conn) {
-	for c := g.lists[busy].first; c != nil && now.Sub(c.since) >= streamTime; {
-		next := c.next
-		if c.http2 {
-			g.move(c, gone, time.Time{})
-			taken = append(taken, c)
-		}
-		c = next
 	}
 	return taken
 }

@@ -18,7 +18,7 @@ import (
 // request may take 60.
 func TestTimeouts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, _, p := startPiped(t, 0, io.Discard)
+		s, _, p := startPiped(t, Limits{}, io.Discard)
 		kept := p.dial()
 		for range 5 {
 			makeHit(t, kept)
@@ -69,10 +69,24 @@ func TestTimeouts(t *testing.T) {
 	})
 }
 
+// KeepAlive takes the place of the 75 seconds.
+func TestKeepAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, _, p := startPiped(t, Limits{KeepAlive: 10 * time.Minute}, io.Discard)
+		conn := p.dial()
+		for range 2 {
+			makeHit(t, conn)
+			<-time.After(10*time.Minute - time.Second)
+		}
+		makeHit(t, conn)
+		expectEnd(t, "an idle connection", conn, 10*time.Minute)
+	})
+}
+
 // The connection that has been idle longest makes room for a new one.
 func TestIdleLongestMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, _, p := startPiped(t, 3, io.Discard)
+		s, _, p := startPiped(t, Limits{Connections: 3}, io.Discard)
 		var conns []net.Conn
 		for range 3 {
 			conns = append(conns, p.dial())
@@ -105,7 +119,7 @@ func TestIdleLongestMakesRoom(t *testing.T) {
 // makes room: a silent one, one in its first header or in a later one.
 func TestUnfinishedMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, _, p := startPiped(t, 3, io.Discard)
+		_, _, p := startPiped(t, Limits{Connections: 3}, io.Discard)
 		later := p.dial()
 		makeHit(t, later)
 		first, silent := p.dial(), p.dial()
@@ -134,7 +148,7 @@ func TestBusyMakesNoRoom(t *testing.T) {
 		s := New(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			entered <- true
 			<-release
-		}), nil, 1, io.Discard)
+		}), nil, Limits{Connections: 1}, io.Discard)
 		go s.Serve(p)
 		defer s.Stop(t.Context())
 		busy := p.dial()
@@ -162,17 +176,11 @@ func TestBusyMakesNoRoom(t *testing.T) {
 func TestOldestOfWaitingAndUnreadMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &registry{limit: 3}
-		newConn := func() *conn {
-			here, other := net.Pipe()
-			t.Cleanup(func() { other.Close() })
-			return &conn{tcp: &piped{Conn: here}, registry: g}
-		}
-		older, unread, younger := newConn(), newConn(), newConn()
+		older, unread, younger := newConn(t, g), newConn(t, g), newConn(t, g)
 		for _, c := range []*conn{older, unread, younger} {
 			g.add(c)
 			if c == unread {
-				c.active.Store(true)
-				g.begin(c, false)
+				g.begin(c)
 				g.requests.Done()
 			}
 			<-time.After(unreadTime)
@@ -181,7 +189,7 @@ func TestOldestOfWaitingAndUnreadMakesRoom(t *testing.T) {
 			if c.state == gone {
 				t.Errorf("connection %d has made room too soon", i)
 			}
-			if g.add(newConn()); c.state != gone {
+			if g.add(newConn(t, g)); c.state != gone {
 				t.Errorf("connection %d has not made room", i)
 			}
 		}
@@ -192,158 +200,26 @@ func TestOldestOfWaitingAndUnreadMakesRoom(t *testing.T) {
 // read it.
 func TestClosedConnectionBeginsNothing(t *testing.T) {
 	g := &registry{limit: 1}
-	newConn := func() *conn {
-		here, other := net.Pipe()
-		t.Cleanup(func() { other.Close() })
-		return &conn{tcp: &piped{Conn: here}, registry: g}
-	}
-	first, second := newConn(), newConn()
+	first, second := newConn(t, g), newConn(t, g)
 	g.add(first)
-	first.active.Store(true)
 	g.add(second)
-	if began, _ := g.begin(first, false); began {
+	if began, _ := g.begin(first); began {
 		t.Error("a request begins on a connection that has made room")
 	}
-	second.active.Store(true)
-	if began, _ := g.begin(second, false); !began {
+	if began, _ := g.begin(second); !began {
 		t.Error("a request does not begin on an open connection")
 	}
-	if third := newConn(); g.add(third) {
+	if third := newConn(t, g); g.add(third) {
 		t.Error("a request that has begun does not protect its connection")
 	}
 	g.requests.Done()
-}
-
-// HTTP/2 is idle when its last answer is written, not before its first request and
-// not when it says something else; and a request that the client took back leaves
-// nothing busy.
-func TestStatesOverHTTP2(t *testing.T) {
-	g := &registry{limit: 10}
-	here, other := net.Pipe()
-	defer here.Close()
-	go io.Copy(io.Discard, other)
-	c := &conn{tcp: &piped{Conn: here}, registry: g}
-	expect := func(what string, want state) {
-		t.Helper()
-		if c.state != want {
-			t.Errorf("%s: state %d, want %d", what, c.state, want)
-		}
-	}
-	g.add(c)
-	c.active.Store(true)
-	g.finish(c)
-	expect("after the settings", waiting)
-	c.active.Store(true)
-	g.begin(c, true)
-	expect("in a request", busy)
-	g.finish(c)
-	expect("when the answer is ready", busy)
-	c.Write([]byte("the answer"))
-	expect("after the answer", idle)
-	c.active.Store(true)
-	g.begin(c, true)
-	g.finish(c)
-	c.active.Store(true)
-	c.Write([]byte("the answer"))
-	expect("when the answer is written and a further stream is open", busy)
-	g.finish(c)
-	c.Write([]byte("the answer"))
-	expect("after both answers", idle)
-	g.hear(c)
-	expect("after a ping", idle)
-	g.begin(c, true)
-	expect("in a request whose stream was reset", idle)
-}
-
-// Over HTTP/2, a client that does not read an answer is closed after a second, even
-// if it makes more requests in the meantime. Over HTTP/1.1, the rest of a request may
-// still be on its way.
-func TestUnreadStreamsAreClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := &registry{limit: 10}
-		busyConn := func(http2 bool) *conn {
-			here, other := net.Pipe()
-			t.Cleanup(func() { other.Close() })
-			c := &conn{tcp: &piped{Conn: here}, registry: g}
-			g.add(c)
-			c.active.Store(true)
-			g.begin(c, http2)
-			return c
-		}
-		over1, over2 := busyConn(false), busyConn(true)
-		<-time.After(streamTime - time.Millisecond)
-		g.begin(over2, true)
-		g.sweep()
-		if over2.state != busy {
-			t.Error("a connection is closed too soon")
-		}
-		<-time.After(time.Millisecond)
-		g.sweep()
-		if over2.state != gone || over1.state != busy {
-			t.Errorf("states %d and %d after %v, want %d over HTTP/2 and %d over HTTP/1.1",
-				over2.state, over1.state, streamTime, gone, busy)
-		}
-		for range 3 {
-			g.requests.Done()
-		}
-	})
-}
-
-// Requests that were answered before do not extend the second that a client has to
-// read the answers of the streams that are open.
-func TestAnsweredRequestsGiveNoTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		here, other := net.Pipe()
-		defer other.Close()
-		go io.Copy(io.Discard, other)
-		g := &registry{limit: 1}
-		c := &conn{tcp: &piped{Conn: here}, registry: g}
-		g.add(c)
-		request := func() {
-			c.active.Store(true)
-			g.begin(c, true)
-			g.requests.Done()
-		}
-		for range maxStreams - 1 {
-			request()
-			g.finish(c)
-			c.Write([]byte("the answer"))
-		}
-		request()
-		<-time.After(streamTime - time.Millisecond)
-		request()
-		<-time.After(time.Millisecond)
-		if g.sweep(); c.state != gone {
-			t.Errorf("state %d after %v without the end of a stream, want %d", c.state, streamTime, gone)
-		}
-	})
-}
-
-// A client that reads its answers may have requests open all the time.
-func TestStreamsThatGoOnAreNotClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		here, other := net.Pipe()
-		defer other.Close()
-		g := &registry{limit: 1}
-		c := &conn{tcp: &piped{Conn: here}, registry: g}
-		g.add(c)
-		c.active.Store(true)
-		for range 10 * maxStreams {
-			if began, _ := g.begin(c, true); !began {
-				t.Fatal("a connection is closed that makes 40 requests a second")
-			}
-			g.requests.Done()
-			<-time.After(time.Second / 40)
-			g.sweep()
-		}
-	})
 }
 
 // Connections that are closed for want of room are logged at most once a minute, with their number.
 func TestMakingRoomIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stderr := rig.NewOutput()
-		_, _, p := startPiped(t, 1, stderr)
+		_, _, p := startPiped(t, Limits{Connections: 1}, stderr)
 		for range 5 {
 			p.dial()
 		}

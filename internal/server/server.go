@@ -8,10 +8,14 @@
 // request is answered, and idle after that:
 //
 //	accepted ──▶ waiting ──▶ busy ──▶ idle ──▶ waiting (the first byte of the next request) ──▶ …
+//
+// Read the files as a connection lives: server.go makes a Server of an http.Server,
+// conn.go accepts and reads, registry.go has the bounds, and stop.go ends what is left.
 package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -36,49 +40,33 @@ type Server struct {
 }
 
 // New returns a Server that serves nothing yet. If certificate is nil, it will speak
-// plain HTTP. Otherwise it will speak HTTPS, with HTTP/2, and certificate returns the
-// certificate for a handshake, as tls.Config.GetCertificate does.
+// plain HTTP. Otherwise it will speak HTTPS, and certificate returns the certificate for
+// a handshake, as tls.Config.GetCertificate does. Both are HTTP/1.1, as with the original.
 //
-// At most maxConnections connections are open at once; 0 means DefaultConnections.
-// Fewer are open if the system allows fewer descriptors. The Server writes what the
-// operator should know to stderr, a line each.
+// The Server writes what the operator should know to stderr, a line each.
 func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error),
-	maxConnections int, stderr io.Writer) *Server {
+	limits Limits, stderr io.Writer) *Server {
 	s := &Server{handler: handler}
-	s.registry.limit = limitConnections(maxConnections)
+	s.registry.limit = limitConnections(cmp.Or(limits.Connections, DefaultConnections))
+	s.registry.keepAlive = cmp.Or(limits.KeepAlive, DefaultKeepAlive)
 	s.registry.stderr = stderr
 	s.http = http.Server{
 		Handler:                      http.HandlerFunc(s.serveHTTP),
+		Protocols:                    new(http.Protocols),
 		DisableGeneralOptionsHandler: true,     // OPTIONS * is a 404 as well
-		MaxHeaderBytes:               16 << 10, // Node's limit; net/http adds some slack
-		// The registry has the time limits. net/http's own timer for idle HTTP/2
-		// connections would keep closed ones in memory until it fires.
-		IdleTimeout: -1, // none
-		HTTP2:       http2Settings(),
-		ConnState:   s.followState,
+		MaxHeaderBytes:               16 << 10, // Node's limit; net/http adds 4 kB of slack
+		ConnState:                    s.followState,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, underlying(c))
+			return context.WithValue(ctx, connKey{}, c)
 		},
 		ErrorLog: log.New(&errorLog{stderr: stderr}, "", 0),
 	}
+	s.http.Protocols.SetHTTP1(true)
+	limitHeaders(&s.http)
 	if certificate != nil {
-		s.tls = &tls.Config{GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"}}
+		s.tls = &tls.Config{GetCertificate: certificate, NextProtos: []string{"http/1.1"}}
 	}
 	return s
-}
-
-// http2Settings returns the settings of HTTP/2, for requests that have no body. The
-// table for decoding headers keeps its default of 4,096 bytes: a client may use all
-// of it before the server's settings have arrived, so a smaller table would break
-// first requests.
-func http2Settings() *http.HTTP2Config {
-	return &http.HTTP2Config{
-		MaxConcurrentStreams:          maxStreams,
-		MaxEncoderHeaderTableSize:     1,        // most visitors get one answer, so nothing refers back to it
-		MaxReadFrameSize:              16 << 10, // the smallest that HTTP/2 allows; the default is 1 MB
-		MaxReceiveBufferPerConnection: 64 << 10, // the smallest that HTTP/2 allows; the default is 1 MB
-		MaxReceiveBufferPerStream:     64 << 10, // a stream needs no more than the connection
-	}
 }
 
 // About sets what the Server's lines about a setting begin with: the configuration's
@@ -118,12 +106,8 @@ func (s *Server) Serve(listener net.Listener) error {
 	if !s.registry.listen(listener) {
 		return http.ErrServerClosed
 	}
-	plain := acceptor{listener, &s.registry}
-	if s.tls != nil {
-		return s.http.Serve(newTLSListener(plain, s.tls))
-	}
 	defer s.registry.accepting.Add(-1)
-	return s.http.Serve(plain)
+	return s.http.Serve(acceptor{listener, s.tls, &s.registry})
 }
 
 // connKey is the key of a request's connection in its context.
@@ -133,7 +117,7 @@ type connKey struct{}
 // connection. Such a request is not counted, so the client may repeat it.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(connKey{}).(*conn)
-	began, last := s.registry.begin(c, r.ProtoMajor == 2)
+	began, last := s.registry.begin(c)
 	if !began {
 		panic(http.ErrAbortHandler)
 	}
@@ -144,22 +128,17 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeHTTP(w, r)
 }
 
-// followState follows net/http's states. They say less than the registry's: over
-// HTTP/1.1 a connection stays StateIdle while its next header arrives, and HTTP/2
-// reports StateIdle before the first request.
+// followState tells the registry about the end of an answer. net/http's other states say
+// too little: a connection stays StateIdle while its next header arrives, for example.
 func (s *Server) followState(c net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateActive:
-		underlying(c).active.Store(true)
-	case http.StateIdle:
-		s.registry.finish(underlying(c))
+	if state == http.StateIdle {
+		s.registry.finish(c.(*conn))
 	}
 }
 
 // errorLog writes what net/http reports about the server itself to stderr: a line
 // each, and at most one a second, since a lack of descriptors may last. It drops what
-// net/http reports about clients, such as failed handshakes: clients could fill the
-// log at will.
+// net/http reports about clients: they could fill the log at will.
 type errorLog struct {
 	stderr io.Writer
 	last   time.Time // when the last line was written; log.Logger writes one at a time

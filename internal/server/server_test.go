@@ -1,21 +1,24 @@
 package server
 
 import (
+	"bufio"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"pixel-ping/internal/rig"
 )
 
 func TestURL(t *testing.T) {
 	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
-	plain, secure := New(nil, nil, 0, nil), New(nil, certificate, 0, nil)
+	plain, secure := New(nil, nil, Limits{}, nil), New(nil, certificate, Limits{}, nil)
 	for host, want := range map[string]string{
 		"": "localhost", "0.0.0.0": "localhost", "::": "localhost",
 		"::1": "[::1]", "127.0.0.1": "127.0.0.1", "pixels.example.com": "pixels.example.com",
@@ -52,7 +55,7 @@ func TestListenerThatFails(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			stderr, broken := rig.NewOutput(), errors.New("the network is gone")
-			s := New(http.NotFoundHandler(), get, 0, stderr)
+			s := New(http.NotFoundHandler(), get, Limits{}, stderr)
 			defer s.Stop(t.Context())
 			f := failing{newPipes(), make(chan error, 10)}
 			for range 5 {
@@ -86,14 +89,14 @@ func TestPanic(t *testing.T) {
 			if r.URL.Path == "/panic" {
 				panic("this cannot be")
 			}
-		}), get, 0, stderr)
+		}), get, Limits{}, stderr)
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		go s.Serve(listener)
 		defer s.Stop(t.Context())
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 		defer transport.CloseIdleConnections()
 		client := &http.Client{Transport: transport}
 		url := scheme + "://" + listener.Addr().String()
@@ -113,4 +116,28 @@ func TestPanic(t *testing.T) {
 			t.Errorf("%s: it says:\n%s", scheme, got)
 		}
 	}
+}
+
+// A key of 18,000 bytes counts: net/http adds 4 kB to the limit of a header. A longer
+// header gets an answer, too, and counts nothing.
+func TestLongKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, store, p := startPiped(t, Limits{}, io.Discard)
+		for length, want := range map[int]int{15_000: 200, 18_000: 200, 20_480: 431} {
+			conn := p.dial()
+			go io.WriteString(conn, strings.Replace(hit, "key=a", "key="+strings.Repeat("x", length), 1))
+			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if answer.StatusCode != want {
+				t.Errorf("a key of %d bytes: %s, want %d", length, answer.Status, want)
+			}
+			conn.Close()
+		}
+		<-time.After(time.Second) // net/http waits before it closes a connection with a header half read
+		if got := store.Pending(); got != 2 {
+			t.Errorf("%d hits are counted, want 2", got)
+		}
+	})
 }

@@ -32,7 +32,7 @@ func stopWithin(t *testing.T, s *Server, limit time.Duration) time.Duration {
 // idle connections, and 250 ms for new ones that have not sent a byte.
 func TestStopWaitsForRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, _, p := startPiped(t, 0, io.Discard)
+		s, _, p := startPiped(t, Limits{}, io.Discard)
 		silent, idle := p.dial(), p.dial()
 		defer silent.Close()
 		go io.Copy(io.Discard, silent)
@@ -42,7 +42,7 @@ func TestStopWaitsForRequests(t *testing.T) {
 			t.Errorf("a stop with idle connections took %v", took)
 		}
 
-		s, store, p := startPiped(t, 0, io.Discard)
+		s, store, p := startPiped(t, Limits{}, io.Discard)
 		fresh, half := p.dial(), p.dial()
 		io.WriteString(half, "GET /pixel.gif?key=half HTTP/1.1\r\n")
 		go func() {
@@ -78,7 +78,7 @@ func TestStopWaitsForRequests(t *testing.T) {
 // connections, and not for silent ones that are older.
 func TestStopWithInheritedListeners(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, store, p := startPiped(t, 0, io.Discard)
+		s, store, p := startPiped(t, Limits{}, io.Discard)
 		s.Inherit()
 		silent := p.dial()
 		defer silent.Close()
@@ -120,7 +120,7 @@ func (l late) Accept() (net.Conn, error) {
 func TestStopWaitsForAccepts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, p := hits.NewStore(1<<20), newPipes()
-		s := New(pixel.Handler{Hits: store}, nil, 0, io.Discard)
+		s := New(pixel.Handler{Hits: store}, nil, Limits{}, io.Discard)
 		go s.Serve(late{p, time.Second})
 		synctest.Wait()
 		conn := p.dial()
@@ -141,7 +141,7 @@ func TestStopWaitsForAccepts(t *testing.T) {
 // At its time limit a stop closes everything, and no request begins after that.
 func TestStopAtItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, store, p := startPiped(t, 0, io.Discard)
+		s, store, p := startPiped(t, Limits{}, io.Discard)
 		half, unread := p.dial(), p.dial()
 		defer half.Close()
 		defer unread.Close()
@@ -158,9 +158,7 @@ func TestStopAtItsLimit(t *testing.T) {
 		if got := store.Pending(); got != 1 {
 			t.Errorf("%d hits are counted, want 1", got)
 		}
-		late := p.dial()
-		defer late.Close()
-		if s.registry.add(&conn{tcp: &piped{Conn: late}, registry: &s.registry}) {
+		if s.registry.add(newConn(t, &s.registry)) {
 			t.Error("a connection is accepted after the stop")
 		}
 		if got := s.MaxConnections(); got != DefaultConnections {
@@ -174,7 +172,7 @@ func TestStopAtItsLimit(t *testing.T) {
 func TestStopDuringARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, release := newPipes(), make(chan bool)
-		s := New(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }), nil, 0, io.Discard)
+		s := New(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }), nil, Limits{}, io.Discard)
 		go s.Serve(p)
 		conn := p.dial()
 		defer conn.Close()
@@ -187,26 +185,21 @@ func TestStopDuringARequest(t *testing.T) {
 	})
 
 	g := &registry{limit: 1}
-	here, other := net.Pipe()
-	defer here.Close()
-	defer other.Close()
-	end := &piped{Conn: here}
-	c := &conn{tcp: end, registry: g}
+	c := newConn(t, g)
 	g.add(c)
-	c.active.Store(true)
-	g.begin(c, false)
+	g.begin(c)
 	g.stop()
-	if g.finish(c); c.state != leaving || !end.closedWrite {
+	if g.finish(c); c.state != leaving || !c.raw.(*piped).closedWrite.Load() {
 		t.Errorf("state %d after an answer during a stop, want %d", c.state, leaving)
 	}
-	if began, _ := g.begin(c, false); began {
+	if began, _ := g.begin(c); began {
 		t.Error("a request begins after that")
 	}
 }
 
 // After a stop, Serve closes its listener.
 func TestServeAfterStop(t *testing.T) {
-	s, p := New(http.NotFoundHandler(), nil, 0, io.Discard), newPipes()
+	s, p := New(http.NotFoundHandler(), nil, Limits{}, io.Discard), newPipes()
 	s.Stop(t.Context())
 	if err := s.Serve(p); err != http.ErrServerClosed {
 		t.Errorf("error %v, want %v", err, http.ErrServerClosed)
@@ -224,7 +217,7 @@ func TestStopKeepsAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := hits.NewStore(1 << 20)
-	s := New(pixel.Handler{Hits: store}, nil, 0, io.Discard)
+	s := New(pixel.Handler{Hits: store}, nil, Limits{}, io.Discard)
 	go s.Serve(listeners[0])
 	var clients []net.Conn
 	for range 20 {
@@ -269,7 +262,7 @@ func TestStopKeepsTheLastAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(pixel.Handler{Hits: hits.NewStore(1 << 20)}, nil, 0, io.Discard)
+	s := New(pixel.Handler{Hits: hits.NewStore(1 << 20)}, nil, Limits{}, io.Discard)
 	go s.Serve(listeners[0])
 	conn, err := net.Dial("tcp", listeners[0].Addr().String())
 	if err != nil {
@@ -295,14 +288,14 @@ func TestStopKeepsTheLastAnswer(t *testing.T) {
 	io.WriteString(conn, hit[:10])
 	wait("the request does not begin", func() bool {
 		first := s.registry.lists[waiting].first
-		return first != nil && first.heard.Load()
+		return first != nil && first.heard
 	})
 	stopped := make(chan bool)
 	go func() {
 		stopWithin(t, s, 2*time.Second)
 		close(stopped)
 	}()
-	wait("the stop does not begin", func() bool { return s.registry.stopping })
+	wait("the stop does not begin", func() bool { return !s.registry.stopping.IsZero() })
 	go io.WriteString(conn, hit[10:]+strings.Repeat(hit, 5000))
 	all, err := io.ReadAll(conn)
 	if answers := strings.Count(string(all), "HTTP/1.1 200"); answers != 1 || err != nil {
@@ -317,7 +310,7 @@ func TestStopIsNotHeldUpByTLS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, p := startTLS(t, certificate)
 		for range 4 {
-			makeHit(t, dialTLS(t, p, "http/1.1"))
+			makeHit(t, dialTLS(t, p))
 		}
 		synctest.Wait()
 		if took := stopWithin(t, s, 2*time.Second); took > 2*time.Second {

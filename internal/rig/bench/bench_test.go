@@ -186,11 +186,10 @@ type table struct {
 	title   string
 	columns []string
 	rows    map[string][][]float64 // the figures of a row by column and round
-	missing map[string]string      // why a row has no figures
 }
 
 func newTable(title string, columns ...string) *table {
-	return &table{title, columns, make(map[string][][]float64), make(map[string]string)}
+	return &table{title, columns, make(map[string][][]float64)}
 }
 
 // add adds the figures of one round to a row, one for each column. NaN stands for a
@@ -213,10 +212,7 @@ func (t *table) median(row string, column int) float64 {
 // print prints the medians and, in parentheses, their ratios to the first row.
 func (t *table) print() {
 	fmt.Printf("\n| %s | %s |\n|%s\n", t.title, strings.Join(t.columns, " | "), strings.Repeat(" --- |", len(t.columns)+1))
-	for _, name := range slices.Concat(names, []string{withJournal}) {
-		if why, ok := t.missing[name]; ok {
-			fmt.Printf("| %s |%s\n", name, strings.Repeat(" "+why+" |", len(t.columns)))
-		}
+	for _, name := range slices.Concat(names, []string{withJournal, nginxHTTP2}) {
 		if t.rows[name] == nil {
 			continue
 		}

@@ -106,8 +106,7 @@ func TestProtocol(t *testing.T) {
 			"POST /pixel.gif?key=a" + host + "Transfer-Encoding: gzip\r\n" + close},
 		{"CONNECT", "CONNECT", "CONNECT x:80" + host + close},
 		{"headers too long", "", "GET /pixel.gif?key=a" + host + "X: " + strings.Repeat("x", 22000) + "\r\n" + close},
-		// Since Go 1.27, net/http accepts 500 headers, of which host and close are two.
-		{"many headers", "", "GET /pixel.gif?key=a" + host + strings.Repeat("X: y\r\n", 498) + close},
+		{"many headers", "", "GET /pixel.gif?key=a" + host + strings.Repeat("X: y\r\n", 98) + close}, // 100 with host and close
 	} {
 		compared.requests.Add(1)
 		a, b := theirs.send(t, test.request), ours.send(t, test.request)
@@ -143,8 +142,8 @@ func TestKeptConnections(t *testing.T) {
 	differ(t, "embedding policy")
 }
 
-// Over TLS, both programs serve the same pixel. Only ours offers HTTP/2, and only
-// ours refuses to start with a certificate that does not load.
+// Over TLS, both programs serve the same pixel, with HTTP/1.1. Only ours refuses to start
+// with a certificate that does not load.
 func TestHTTPS(t *testing.T) {
 	directory := t.TempDir()
 	rig.WriteCertificate(t, directory)
@@ -154,13 +153,14 @@ func TestHTTPS(t *testing.T) {
 	protocols := make(map[string]string)
 	answers := make(map[string]answer)
 	for _, s := range []*side{theirs, ours} {
-		for _, protocol := range []string{"http/1.1", "h2"} {
-			conn, err := tls.Dial("tcp", s.Address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
+		for _, offered := range [][]string{{"http/1.1"}, {"h2", "http/1.1"}, {"h2"}} {
+			conn, err := tls.Dial("tcp", s.Address, &tls.Config{InsecureSkipVerify: true, NextProtos: offered})
 			if err != nil {
+				protocols[s.name] += "none "
 				continue
 			}
 			defer conn.Close()
-			if protocol == "http/1.1" {
+			if len(offered) == 1 {
 				fmt.Fprint(conn, "GET /pixel.gif?key=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 				all, err := io.ReadAll(conn)
 				if err != nil {
@@ -174,10 +174,9 @@ func TestHTTPS(t *testing.T) {
 	if answers["original"] != answers["ours"] || answers["ours"].status != "200" {
 		t.Errorf("original: %v\nours: %v", answers["original"], answers["ours"])
 	}
-	if protocols["original"] != "http/1.1 " || protocols["ours"] != "http/1.1 h2 " {
+	if protocols["original"] != "http/1.1 http/1.1 none " || protocols["ours"] != protocols["original"] {
 		t.Errorf("protocols: %q", protocols)
 	}
-	differ(t, "HTTP/2")
 	if a, b := theirs.flush(t), ours.flush(t); a != b {
 		t.Errorf("original: %s\nours: %s", a, b)
 	}

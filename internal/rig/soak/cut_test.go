@@ -22,102 +22,71 @@ import (
 func TestConnectionsThatMakeRoom(t *testing.T) {
 	folder := t.TempDir()
 	rig.WriteCertificate(t, folder)
-	var hits, repeats int64
-	for _, http2 := range []bool{false, true} {
-		t.Run(map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[http2], func(t *testing.T) {
-			l := newLedger()
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			var application sync.WaitGroup
-			application.Go(func() { rig.Accept(listener, l.application) })
-			d := rig.StartDaemon(t, map[string]any{
-				"endpoint": "http://" + listener.Addr().String(), "interval": 0.3, "maxconnections": 30,
-				"sslcert": filepath.Join(folder, "cert.pem"), "sslkey": filepath.Join(folder, "key.pem"),
-			})
-			done := make(chan struct{})
-			var repeated atomic.Int64
-			var visitors sync.WaitGroup
-			for range 60 {
-				visitors.Go(func() { l.visit(t, d.Address, http2, &repeated, done) })
-			}
-			<-time.After(4 * time.Second)
-			close(done)
-			visitors.Wait()
-			d.Signal(t, syscall.SIGTERM)
-			lost, refused := told(t, d, d.Wait(t))
-			listener.Close()
-			application.Wait()
+	l := newLedger()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var application sync.WaitGroup
+	application.Go(func() { rig.Accept(listener, l.application) })
+	d := rig.StartDaemon(t, map[string]any{
+		"endpoint": "http://" + listener.Addr().String(), "interval": 0.3, "maxconnections": 30,
+		"sslcert": filepath.Join(folder, "cert.pem"), "sslkey": filepath.Join(folder, "key.pem"),
+	})
+	done := make(chan struct{})
+	var repeated atomic.Int64
+	var visitors sync.WaitGroup
+	for range 60 {
+		visitors.Go(func() { l.visit(t, d.Address, &repeated, done) })
+	}
+	<-time.After(4 * time.Second)
+	close(done)
+	visitors.Wait()
+	d.Signal(t, syscall.SIGTERM)
+	lost, refused := told(t, d, d.Wait(t))
+	listener.Close()
+	application.Wait()
 
-			answered, saved := sum(l.answered), sum(l.saved)
-			hits += answered
-			repeats += repeated.Load()
-			t.Logf("%d hits were answered, %d requests were repeated", answered, repeated.Load())
-			if known := saved + lost + refused; known != answered {
-				t.Errorf("%d hits are accounted for, want the %d that were answered", known, answered)
-			}
-			if got := d.Stderr.String(); !strings.Contains(got, "connections closed for want of room") {
-				t.Errorf("no connection has made room; the standard error is:\n%s", got)
-			}
-			if repeated.Load() == 0 || answered < 100 {
-				t.Errorf("%d hits were answered and %d repeated, want at least 100 and 1", answered, repeated.Load())
-			}
-		})
+	answered, saved := sum(l.answered), sum(l.saved)
+	t.Logf("%d hits were answered, %d requests were repeated", answered, repeated.Load())
+	if known := saved + lost + refused; known != answered {
+		t.Errorf("%d hits are accounted for, want the %d that were answered", known, answered)
+	}
+	if got := d.Stderr.String(); !strings.Contains(got, "connections closed for want of room") {
+		t.Errorf("no connection has made room; the standard error is:\n%s", got)
+	}
+	if repeated.Load() == 0 || answered < 100 {
+		t.Errorf("%d hits were answered and %d repeated, want at least 100 and 1", answered, repeated.Load())
 	}
 	summary.cuts = fmt.Sprintf("While connections made room, clients repeated %s requests until %s hits were answered: "+
-		"each counted once. ", rig.Number(repeats), rig.Number(hits))
+		"each counted once. ", rig.Number(repeated.Load()), rig.Number(answered))
 }
 
 // visit makes hits until done is closed, up to five on a connection, and repeats each
-// until it is answered. Over HTTP/2, two hits are made at once.
-func (l *ledger) visit(t *testing.T, address string, http2 bool, repeated *atomic.Int64, done <-chan struct{}) {
+// until it is answered.
+func (l *ledger) visit(t *testing.T, address string, repeated *atomic.Int64, done <-chan struct{}) {
 	for {
-		hit, end := connect(address, http2)
+		client := newClient()
 		for range 1 + rand.IntN(5) {
 			select {
 			case <-done:
-				end()
+				client.CloseIdleConnections()
 				return
 			case <-time.After(time.Duration(rand.IntN(20)) * time.Millisecond):
 			}
-			keys := []string{fmt.Sprint("page", rand.IntN(500))}
-			if http2 {
-				keys = append(keys, fmt.Sprint("story", rand.IntN(500)))
-			}
+			key := fmt.Sprint("page", rand.IntN(500))
 			limit := time.Now().Add(rig.Deadline)
-			for unanswered := hit(keys...); len(unanswered) > 0; unanswered = hit(unanswered...) {
+			for hitOver(client, address, key) != nil {
 				if time.Now().After(limit) {
-					t.Errorf("%q: not answered, however often it is repeated", unanswered)
+					t.Errorf("%q: not answered, however often it is repeated", key)
 					return
 				}
-				repeated.Add(int64(len(unanswered)))
-				end()
-				hit, end = connect(address, http2)
+				repeated.Add(1)
+				client.CloseIdleConnections()
+				client = newClient()
 			}
-			for _, key := range keys {
-				l.add(l.answered, key, 1)
-			}
+			l.add(l.answered, key, 1)
 		}
-		end()
+		client.CloseIdleConnections()
 	}
-}
-
-// connect returns a function that makes hits on a connection over TLS, and one that
-// closes the connection. The first one returns the keys that were not answered.
-func connect(address string, http2 bool) (hit func(keys ...string) []string, end func()) {
-	if !http2 {
-		client := newClient(false)
-		return func(keys ...string) []string {
-			if hitOver(client, address, keys[0]) != nil {
-				return keys
-			}
-			return nil
-		}, client.CloseIdleConnections
-	}
-	client, err := newClient2(address)
-	if err != nil {
-		return func(keys ...string) []string { return keys }, func() {}
-	}
-	return client.hit, func() { abort(client.conn) }
 }

@@ -55,17 +55,8 @@ func TestHostileConnectionsStayOpen(t *testing.T) {
 	limit := time.Now().Add(500 * time.Millisecond)
 	for i, conn := range conns {
 		conn.SetReadDeadline(limit)
-		received, err := io.ReadAll(conn)
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
+		if _, err := io.ReadAll(conn); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: the connection ends with %v", floodings[i].name, err)
-		}
-		// A server that finds a fault in HTTP/2 sends GOAWAY, and waits for a second.
-		if secure, ok := conn.(*tls.Conn); ok && secure.ConnectionState().NegotiatedProtocol == "h2" {
-			for kind := range frameKinds(received) {
-				if kind == frameGoAway {
-					t.Errorf("%s: the server finds a fault: % x", floodings[i].name, received)
-				}
-			}
 		}
 	}
 	d.Signal(t, syscall.SIGUSR2)
@@ -86,18 +77,13 @@ func TestFloods(t *testing.T) {
 		for _, limit := range limits {
 			t.Run(fmt.Sprintf("%s, maxconnections %d", kind.name, limit), func(t *testing.T) {
 				f := &flood{flooding: kind, connections: connections, rate: rate}
-				if kind.few {
-					// The server takes 10 ms of CPU to decode the headers of one of
-					// them, so no bound on connections would help against a high rate.
-					f.connections, f.rate = connections/40, rate/50
-				}
 				testFlood(t, f, folder, limit, visits, &all)
 			})
 		}
 	}
 	summary.floods = fmt.Sprintf("During %d floods of %s connections, %s visitors were answered, 99 %% within %v; "+
 		"at most %d MB and a stop of %v.", len(floodings)*len(limits), rig.Number(all.connections),
-		rig.Number(all.visitors), all.slowest.Round(time.Millisecond), all.peak>>20, all.stop.Round(time.Millisecond))
+		rig.Number(all.visitors), all.slowest.Round(time.Millisecond), all.peak/1e6, all.stop.Round(time.Millisecond))
 }
 
 // floodFigures are what TestFloods finds, for the last line.
@@ -147,7 +133,7 @@ func testFlood(t *testing.T, f *flood, certificate string, limit int, visits tim
 	all.visitors += int64(len(took))
 	all.slowest, all.stop, all.peak = max(all.slowest, p99), max(all.stop, stop), max(all.peak, peak)
 	t.Logf("%d connections, %.0f a second; %d visitors, p99 %v; peak memory %d MB; stop %v",
-		opened, float64(opened)/opening.Seconds(), len(took), p99.Round(time.Millisecond), peak>>20,
+		opened, float64(opened)/opening.Seconds(), len(took), p99.Round(time.Millisecond), peak/1e6,
 		stop.Round(time.Millisecond))
 	// A short flood runs in CI, beside whatever else the machine does.
 	limit99 := 5 * time.Second
@@ -157,8 +143,8 @@ func testFlood(t *testing.T, f *flood, certificate string, limit int, visits tim
 	if p99 > limit99 {
 		t.Errorf("the 99th percentile of the visitors' times is %v, want at most %v", p99, limit99)
 	}
-	if peak > 1<<30 {
-		t.Errorf("peak memory %d MB, want at most 1024 MB", peak>>20)
+	if peak > 600e6 {
+		t.Errorf("peak memory %d MB, want at most 600 MB", peak/1e6)
 	}
 	if stop > 9*time.Second || status != 0 {
 		t.Errorf("the stop took %v with exit status %d, want at most 9s and 0; the standard error is:\n%s",
@@ -169,8 +155,7 @@ func testFlood(t *testing.T, f *flood, certificate string, limit int, visits tim
 	}
 }
 
-// visit lets 20 visitors come each second, each with a new connection over TLS, with
-// HTTP/1.1 and HTTP/2 in turn. It returns how long their hits took, sorted. A visitor
+// visit lets 20 visitors come each second, each with a new connection over TLS. It returns how long their hits took, sorted. A visitor
 // who is not answered fails the test.
 func visit(t *testing.T, address string, duration time.Duration) []time.Duration {
 	t.Helper()
@@ -193,7 +178,7 @@ func visit(t *testing.T, address string, duration time.Duration) []time.Duration
 		}
 		visitors.Go(func() {
 			began := time.Now()
-			client := newClient(i%2 == 0)
+			client := newClient()
 			if err := hitOver(client, address, "visitor"); err != nil {
 				t.Errorf("visitor %d: %v after %v", i, err, time.Since(began).Round(time.Millisecond))
 				return
@@ -206,12 +191,10 @@ func visit(t *testing.T, address string, duration time.Duration) []time.Duration
 	}
 }
 
-// newClient returns a client with connections of its own, over TLS with HTTP/2 or
-// HTTP/1.1.
-func newClient(http2 bool) *http.Client {
+// newClient returns a client with connections of its own.
+func newClient() *http.Client {
 	return &http.Client{Timeout: rig.Deadline, Transport: &http.Transport{
-		ForceAttemptHTTP2: http2,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 		DialContext: func(_ context.Context, _, address string) (net.Conn, error) {
 			return rig.Dial(address)
 		},

@@ -4,6 +4,7 @@ package soak
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -18,7 +19,6 @@ type flooding struct {
 	name string
 	open func(address string) (net.Conn, error) // opens a connection and brings it into its state
 	drip bool                                   // a byte follows each second
-	few  bool                                   // each connection is costly, so there are few
 }
 
 // floodings are the kinds of hostile clients that TestFloods knows. None of them makes
@@ -28,36 +28,46 @@ var floodings = []flooding{
 	{name: "stuck in the TLS handshake", open: func(address string) (net.Conn, error) {
 		return dialAndWrite(address, clientHello())
 	}},
+	{name: "dripping a TLS handshake", drip: true, open: func(address string) (net.Conn, error) {
+		const record = "\x16\x03\x01\x40\x00" // of 16 kB
+		hello := "\x01\x00\xff\xff" + strings.Repeat("x", 16<<10)
+		return dialAndWrite(address, []byte(record+hello[:16<<10]+record+hello[:6<<10]))
+	}},
 	{name: "dripping a header", drip: true, open: func(address string) (net.Conn, error) {
-		conn, err := dialTLS(address, "http/1.1")
+		return dialTLS(address, "GET /pixel.gif?key="+strings.Repeat("x", 14_700)+" HTTP/1.1\r\nHost: x\r\nX: ")
+	}},
+	{name: "dripping a record after many headers", open: func(address string) (net.Conn, error) {
+		conn, err := dialTLS(address, "GET /pixel.gif?key=x HTTP/1.1\r\nHost: x\r\n"+manyHeaders())
 		if err == nil {
-			io.WriteString(conn, "GET /pixel.gif?key="+strings.Repeat("x", 14_700)+" HTTP/1.1\r\nHost: x\r\nX: ")
+			io.WriteString(conn.(*tls.Conn).NetConn(), "\x17\x03\x03\x41\x00"+strings.Repeat("x", 16<<10))
 		}
 		return conn, err
 	}},
-	{name: "HTTP/2 headers without an end", open: func(address string) (net.Conn, error) {
-		return dialHTTP2(address, appendFrame(appendWindow(nil, 1<<16-1),
-			frameHeaders, flagEndStream, 1, appendRequest(nil, "/pixel.gif?key="+strings.Repeat("x", 15_000), 0)))
-	}},
-	{name: "HTTP/2 streams without an end", open: func(address string) (net.Conn, error) {
-		return dialHTTP2(address, appendStreams(1<<16-1, flagEndHeaders, "/", 32, 0))
-	}},
-	{name: "HTTP/2 answers that are not read", open: func(address string) (net.Conn, error) {
-		return dialHTTP2(address, appendStreams(0, flagEndHeaders|flagEndStream, "/pixel.gif", 32, 0))
-	}},
-	{name: "few HTTP/2 connections that ask for much", few: true, open: func(address string) (net.Conn, error) {
-		return dialHTTP2(address, appendStreams(0, flagEndHeaders|flagEndStream, "/pixel.gif", 240, 440))
-	}},
 }
 
-// appendStreams returns a SETTINGS frame with the window of streams, and frames that
-// open streams.
-func appendStreams(window uint32, flags byte, path string, streams, fields int) []byte {
-	frames, request := appendWindow(nil, window), appendRequest(nil, path, fields)
-	for i := range streams {
-		frames = appendFrame(frames, frameHeaders, flags, uint32(2*i+1), request)
+// manyHeaders returns as many headers as a request may have, just below the limit of
+// their bytes.
+var manyHeaders = sync.OnceValue(func() string {
+	var headers strings.Builder
+	for i := range 98 {
+		fmt.Fprintf(&headers, "X%d: %.180d\r\n", i, i)
 	}
-	return frames
+	return headers.String()
+})
+
+// dialTLS connects to a daemon, shakes hands and sends bytes.
+func dialTLS(address, bytes string) (net.Conn, error) {
+	conn, err := rig.Dial(address)
+	if err != nil {
+		return nil, err
+	}
+	client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+	client.SetDeadline(time.Now().Add(rig.Deadline))
+	if _, err := io.WriteString(client, bytes); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return client, nil
 }
 
 // dialAndWrite connects and writes.
