@@ -9,7 +9,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
+
+	"pixel-ping/internal/rig"
 )
 
 // A reboot and a poweroff deliver every hit, wherever the application is.
@@ -35,9 +39,12 @@ func TestShutdown(t *testing.T) {
 					before := received(t)
 					m.hit(t, "a", "b", "c")
 					m.down(t, how)
+					const last = "journalctl --directory=/var/log/journal -o cat -n "
 					if got := received(t) - before; got != 3 {
-						t.Errorf("%d hits are delivered, want 3. The journal ends with:\n%s",
-							got, m.offline(t, "journalctl --directory=/var/log/journal -o cat -n 60"))
+						t.Errorf("%d hits are delivered, want 3. The journal ends with:\n%s", got, m.offline(t, last+"60"))
+					}
+					if said := m.offline(t, last+"20 -u pixel-ping"); strings.Contains(said, "not delivered") {
+						t.Errorf("the daemon does not know that they are:\n%s", said)
 					}
 				})
 				m.boot(t)
@@ -58,8 +65,14 @@ func (a application) sum() func(t *testing.T) int64 {
 	}
 }
 
+// elsewhere makes the application need half a second for each flush: long enough for
+// the network to go, if systemd does not wait for the daemon.
 func elsewhere(t *testing.T, m *machine) (string, func(t *testing.T) int64) {
 	app := newApplication(t)
+	app.SetAnswer(func(conn net.Conn) {
+		<-time.After(time.Second / 2)
+		rig.Answer(saved)(conn)
+	})
 	return app.url(m), app.sum()
 }
 
