@@ -17,7 +17,7 @@ import (
 
 // defaultVisitors are as many as stay with the default of maxconnections, beside the
 // connections of a load.
-const defaultVisitors = 4900
+const defaultVisitors = 4400
 
 // visited are the servers whose visitors are measured.
 var visited = []string{"this", "original", "nginx"}
