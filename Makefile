@@ -102,7 +102,7 @@ BENCH = PATH="$(CURDIR)/$(ORIGINAL)/node_modules/.bin:$$PATH" ORIGINAL="$(CURDIR
 	go test -count=1 -v -timeout 30m ./internal/rig/bench
 
 .PHONY: bench
-bench: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure beside the original, Express and nginx, in ROUNDS (3), with VISITORS (4900) that stay for two minutes (needs npm, nginx, wrk, Chromium)
+bench: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure beside the original, Express and nginx, in ROUNDS (3), with VISITORS (4400) that stay for two minutes (needs npm, nginx, wrk, Chromium)
 	@internal/rig/need nginx nginx
 	@internal/rig/need wrk wrk
 	@internal/rig/need chromium chromium

@@ -30,7 +30,7 @@
 //	discard        true to drop the counts of a failed flush (false: send them again)
 //	secret         sent with each flush, for the application to check
 //	maxmemory      megabytes that the keys may take (a quarter of the memory, at most 256)
-//	maxconnections connections that may be open at once (5000, or what memory and open files allow)
+//	maxconnections connections that may be open at once (4500, or what memory and open files allow)
 //	keepalive      seconds that a connection may be idle (75)
 //	journal        a directory in which counts outlive kill -9 and crashes; not on Windows (none)
 //	metrics        an address (host:port), or the path of a Unix socket, for Prometheus to scrape at /metrics (none)

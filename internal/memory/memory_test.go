@@ -17,7 +17,7 @@ import (
 
 // The limit is what can be alive, and changes with each bound.
 func TestLimit(t *testing.T) {
-	if got, want := limit(256<<20, 5000), int64(576+160)<<20+450_000_000; got != want {
+	if got, want := limit(256<<20, 5000), int64(576+176)<<20+450_000_000; got != want {
 		t.Errorf("the limit is %d, want %d", got, want)
 	}
 	if limit(257<<20, 5000)-limit(256<<20, 5000) < 2<<20 {
@@ -57,12 +57,12 @@ func TestMemoryLimit(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "")
 	t.Setenv("GOGC", "")
 	Bound(math.MaxInt64, 100<<20, 1024)
-	if got, want := debug.SetMemoryLimit(-1), int64(225+160)<<20+92_160_000; got != want {
+	if got, want := debug.SetMemoryLimit(-1), int64(225+176)<<20+92_160_000; got != want {
 		t.Errorf("the limit is %d MB, want %d", got>>20, want>>20)
 	}
 	t.Setenv("GOMEMLIMIT", "1GiB")
 	Bound(math.MaxInt64, 200<<20, 1024)
-	if got, want := debug.SetMemoryLimit(-1), int64(225+160)<<20+92_160_000; got != want {
+	if got, want := debug.SetMemoryLimit(-1), int64(225+176)<<20+92_160_000; got != want {
 		t.Errorf("the limit is %d MB, though it was set from outside", got>>20)
 	}
 }
@@ -82,8 +82,8 @@ func TestCollector(t *testing.T) {
 	}
 	t.Setenv("GOMEMLIMIT", "")
 	Bound(math.MaxInt64, 100<<20, 1024)
-	if percent := debug.SetGCPercent(100); percent != 50 || len(ballast) != 32<<20 {
-		t.Errorf("GOGC is %d and the ballast %d MB, want 50 and 32", percent, len(ballast)>>20)
+	if percent := debug.SetGCPercent(100); percent != 33 || len(ballast) != 48<<20 {
+		t.Errorf("GOGC is %d and the ballast %d MB, want 33 and 48", percent, len(ballast)>>20)
 	}
 }
 

@@ -24,8 +24,8 @@ type Limits struct {
 const (
 	// DefaultConnections is how many connections are open at once unless the
 	// configuration says otherwise. Each takes at most 90 kB, whatever its client
-	// does, and the keys in a flush at most 604 MB by default: 1.05 GB in all.
-	DefaultConnections = 5000
+	// does, and the keys in a flush at most 604 MB by default: 1.01 GB in all.
+	DefaultConnections = 4500
 	// DefaultKeepAlive is how long a connection may be idle unless the configuration says
 	// otherwise. A page's later events find the connection open, as they do with nginx,
 	// whose default is the same. Node closes it after 6 seconds.

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"pixel-ping/internal/hits"
-	"pixel-ping/internal/pixel"
 	"pixel-ping/internal/listen"
+	"pixel-ping/internal/pixel"
 	"pixel-ping/internal/rig"
 	"pixel-ping/internal/stats"
 )

@@ -17,7 +17,7 @@ import (
 
 // defaultVisitors are as many as stay with the default of maxconnections, beside the
 // connections of a load.
-const defaultVisitors = 4900
+const defaultVisitors = 4400
 
 // visited are the servers whose visitors are measured.
 var visited = []string{"this", "original", "nginx"}
@@ -191,7 +191,6 @@ func TestIdleVisitors(t *testing.T) {
 // TestIdleVisitors. If stay is 0, it does not measure what needs them to stay.
 func (s *server) idleVisitors(t *testing.T, n int, limit time.Duration, seconds int, stay time.Duration) []float64 {
 	t.Helper()
-	memory, descriptors := s.Memory(t).Now, s.descriptors(t)
 	hit := func() float64 {
 		before, _ := s.CPU(t)
 		hits, _, _, _ := s.load(t, "keep", seconds)
@@ -200,6 +199,8 @@ func (s *server) idleVisitors(t *testing.T, n int, limit time.Duration, seconds 
 	}
 	hit() // Node compiles its code while it warms up
 	alone := hit()
+	<-time.After(time.Second) // the connections of the hits are closed
+	memory, descriptors := s.Memory(t).Now, s.descriptors(t)
 
 	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
 	var mu sync.Mutex

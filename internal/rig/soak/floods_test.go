@@ -3,6 +3,7 @@
 package soak
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -153,6 +155,49 @@ func testFlood(t *testing.T, f *flood, certificate string, limit int, visits tim
 	if want := map[string]int64{"visitor": int64(len(took))}; !maps.Equal(rig.Counts[int64](t, body), want) {
 		t.Errorf("delivered %s, want %v", body, want)
 	}
+}
+
+// A spike of visitors over TLS who all want to stay is answered whole, and each hit
+// counts, though there is no room for all of them to stay.
+func TestSpike(t *testing.T) {
+	visitors, settings := 700, map[string]any{"maxconnections": 500}
+	if os.Getenv("FLOOD") == "full" {
+		visitors, settings = 19_000, make(map[string]any)
+	}
+	rig.RaiseDescriptors(t, visitors+1000)
+	folder := t.TempDir()
+	rig.WriteCertificate(t, folder)
+	application := rig.NewEndpoint(t)
+	settings["endpoint"] = "http://" + application.Address
+	settings["sslcert"], settings["sslkey"] = filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
+	d := rig.StartDaemon(t, settings)
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range 16 {
+		workers.Go(func() {
+			for next.Add(1) <= int64(visitors) && !t.Failed() {
+				conn, err := dialTLS(d.Address, "GET "+rig.Target("visitor")+" HTTP/1.1\r\nHost: x\r\n\r\n")
+				if err == nil {
+					defer abort(conn) // until all have come
+					_, err = rig.ReadAnswer(bufio.NewReader(conn))
+				}
+				if err != nil {
+					t.Errorf("a visitor is not answered: %v", err)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	peak := d.Memory(t).Peak
+	d.Signal(t, syscall.SIGTERM)
+	if got := rig.Counts[int64](t, application.Body(t))["visitor"]; got != int64(visitors) {
+		t.Errorf("%d hits are delivered, want %d", got, visitors)
+	}
+	if peak > 600e6 {
+		t.Errorf("peak memory %d MB, want at most 600 MB", peak/1e6)
+	}
+	t.Logf("%d visitors, peak memory %d MB", visitors, peak/1e6)
+	d.Wait(t)
 }
 
 // visit lets 20 visitors come each second, each with a new connection over TLS. It returns how long their hits took, sorted. A visitor
