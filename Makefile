@@ -81,7 +81,7 @@ $(EXPRESS)/installed: testdata/recipes/express/package.json
 	@touch $@
 
 .PHONY: e2e
-e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, Prometheus, rsyslog, Redis, npm)
+e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Debian, or what Makefile names)
 	@internal/rig/need chromium chromium
 	@internal/rig/need nginx nginx
 	@internal/rig/need '/usr/lib/postgresql/*/bin/postgres' postgresql
@@ -90,6 +90,18 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need rsyslogd rsyslog
 	@internal/rig/need '/usr/lib/*/rsyslog/omhiredis.so' rsyslog-hiredis
 	@internal/rig/need redis-server redis-server
+	@internal/rig/need '/usr/sbin/php-fpm*' php-fpm php-sqlite3
+	@internal/rig/need '/usr/lib/php/*/pdo_sqlite.so' php-sqlite3
+	@internal/rig/need gunicorn gunicorn
+	@internal/rig/need django-admin python3-django
+	@internal/rig/need puma puma
+	@internal/rig/need '/usr/share/rubygems-integration/all/gems/railties-*/lib/rails.rb' ruby-railties
+	@internal/rig/need '/usr/share/rubygems-integration/all/gems/activerecord-*/lib/active_record.rb' ruby-activerecord
+	@internal/rig/need /usr/lib/ruby/vendor_ruby/sqlite3.rb ruby-sqlite3
+	@internal/rig/need sqlite3 sqlite3
+	@internal/rig/need pgbouncer pgbouncer
+	@internal/rig/need /usr/lib/nginx/modules/ngx_http_modsecurity_module.so libnginx-mod-http-modsecurity
+	@internal/rig/need /etc/modsecurity/crs/crs-setup.conf modsecurity-crs
 	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/e2e
 
 .PHONY: pictures

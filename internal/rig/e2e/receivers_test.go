@@ -509,7 +509,7 @@ func startPHP(t *testing.T) *receiver {
 	address := "127.0.0.1:" + rig.FreePort(t)
 	rig.StartNginx(t, t.TempDir(), adapted(t, "php/nginx.conf", "127.0.0.1:8080", address,
 		"include fastcgi_params", "include /etc/nginx/fastcgi_params",
-		"/usr/local/lib/hits", folder, "/run/php", folder), address)
+		"/srv/hits", folder, "/run/php", folder), address)
 	return sqlite(database, "http://"+address, fpm, "UPDATE flushes SET saved = saved - 8 * 86400")
 }
 
