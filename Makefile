@@ -98,7 +98,9 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need '/usr/share/rubygems-integration/all/gems/railties-*/lib/rails.rb' ruby-railties
 	@internal/rig/need '/usr/share/rubygems-integration/all/gems/activerecord-*/lib/active_record.rb' ruby-activerecord
 	@internal/rig/need /usr/lib/ruby/vendor_ruby/sqlite3.rb ruby-sqlite3
+	@internal/rig/need '/usr/share/rubygems-integration/all/gems/sinatra-*/lib/sinatra.rb' ruby-sinatra
 	@internal/rig/need sqlite3 sqlite3
+	@internal/rig/need varnishd varnish
 	@internal/rig/need pgbouncer pgbouncer
 	@internal/rig/need /usr/lib/nginx/modules/ngx_http_modsecurity_module.so libnginx-mod-http-modsecurity
 	@internal/rig/need /etc/modsecurity/crs/crs-setup.conf modsecurity-crs

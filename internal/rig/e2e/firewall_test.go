@@ -4,10 +4,13 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"pixel-ping/internal/rig"
 )
@@ -45,4 +48,77 @@ Include /usr/share/modsecurity-crs/rules/*.conf
 		}
 	}`, address, folder, to.Path, directive, to.Host), address, "ngx_http_modsecurity_module.so")
 	return "http://" + address + to.Path
+}
+
+// A firewall in front of an application refuses keys that look like attacks. The others
+// arrive, now and later; the refused ones are in the log, and a stop is in order.
+func TestFirewallRefusesKeys(t *testing.T) {
+	bad := []string{
+		"<script>alert(1)</script>", "1' OR '1'='1' -- ", "1 UNION SELECT password FROM users",
+		"'; DROP TABLE hits; --", "../../../../etc/passwd", "() { :; }; /bin/cat /etc/passwd",
+		"\"><img src=x onerror=alert(document.cookie)>", "${jndi:ldap://example.com/a}",
+	}
+	for _, journal := range []bool{false, true} {
+		t.Run(fmt.Sprintf("journal %v", journal), func(t *testing.T) {
+			t.Parallel()
+			app := newLedger(t, func(*ledger, http.ResponseWriter, *http.Request, int) bool { return true })
+			endpoint := startFirewall(t, "http://"+app.address+"/save", "")
+			settings := map[string]any{"endpoint": endpoint, "secret": "s"}
+			if journal {
+				settings["journal"] = t.TempDir()
+			}
+			d := rig.StartDaemon(t, settings)
+			want := make(map[string]int64)
+			for n := range 2000 {
+				key := fmt.Sprintf("article-%d", n)
+				d.Hit(t, key)
+				want[key]++
+			}
+			d.Hit(t, bad...)
+			began := time.Now()
+			flushes := flushUntil(t, d, 20, func() bool { return app.has(want) })
+			t.Logf("the others have arrived after %d flushes and %v", flushes, time.Since(began).Round(time.Millisecond))
+			refused := make(map[string]bool)
+			var inBlock bool
+			for line := range strings.Lines(d.Stdout.String()) {
+				count, key, isCount := strings.Cut(strings.TrimSuffix(line, "\n"), ":\t")
+				switch {
+				case line == "Refused by the application:\n":
+					inBlock = true
+				case !isCount:
+					inBlock = false
+				case inBlock:
+					refused[key] = true
+					if count != "1" {
+						t.Errorf("the log says %q", line)
+					}
+				}
+			}
+			for _, key := range bad {
+				if !refused[key] {
+					t.Errorf("the log does not have %q under those that are refused: %v", key, refused)
+				}
+				delete(refused, key)
+			}
+			if len(refused) > 0 {
+				t.Errorf("the log says that these are refused: %v", refused)
+			}
+
+			// From now on they hold nothing up.
+			d.Hit(t, "article-1", bad[0], "later")
+			want["article-1"]++
+			want["later"]++
+			d.Flush(t)
+			if !app.has(want) {
+				t.Errorf("%d hits are saved after the next flush, want %d", sum(app.counts), sum(want))
+			}
+			d.Hit(t, "article-2")
+			want["article-2"]++
+			d.Stop(t)
+			if !app.has(want) {
+				t.Errorf("%d hits are saved, want %d", sum(app.counts), sum(want))
+			}
+			hits.application.Add(sum(want))
+		})
+	}
 }
