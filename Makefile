@@ -100,6 +100,7 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need /usr/lib/ruby/vendor_ruby/sqlite3.rb ruby-sqlite3
 	@internal/rig/need '/usr/share/rubygems-integration/all/gems/sinatra-*/lib/sinatra.rb' ruby-sinatra
 	@internal/rig/need sqlite3 sqlite3
+	@internal/rig/need /usr/lib/python3/dist-packages/yaml/__init__.py python3-yaml
 	@internal/rig/need varnishd varnish
 	@internal/rig/need pgbouncer pgbouncer
 	@internal/rig/need /usr/lib/nginx/modules/ngx_http_modsecurity_module.so libnginx-mod-http-modsecurity

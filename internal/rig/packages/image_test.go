@@ -126,7 +126,8 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// The image runs from its own files: it answers the probe and a hit, flushes to an
+// The image runs from its own files: it answers the probe and a hit, keeps its journal in
+// the folder that the image has for it, flushes to an
 // endpoint with HTTPS, and delivers what it holds when it is stopped.
 func TestImageRuns(t *testing.T) {
 	image := readImage(t, "amd64")
@@ -153,11 +154,16 @@ func TestImageRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := rig.FreePort(t)
-	mount(t, image, map[string]any{"host": "127.0.0.1", "port": port, "interval": 3600, "endpoint": app.URL})
+	mount(t, image, map[string]any{"host": "127.0.0.1", "port": port, "interval": 3600, "endpoint": app.URL,
+		"journal": "/var/lib/pixel-ping"})
 
-	cmd := exec.Command(image.Config.Entrypoint[0], append(image.Config.Entrypoint[1:], image.Config.Cmd...)...)
-	cmd.Dir, cmd.Env = "/", image.Config.Env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: image.root, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	command := func(args ...string) *exec.Cmd {
+		cmd := exec.Command(image.Config.Entrypoint[0], append(image.Config.Entrypoint[1:], args...)...)
+		cmd.Dir, cmd.Env = "/", image.Config.Env
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: image.root, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		return cmd
+	}
+	cmd := command(image.Config.Cmd...)
 	daemon := &rig.Daemon{Process: rig.Start(t, cmd, rig.NewOutput(), rig.NewOutput()), Address: "127.0.0.1:" + port}
 	daemon.Stdout.WaitLine(t, 0, "Serving the pixel at ")
 	probe, err := http.Get("http://" + daemon.Address + "/pixel.gif")
@@ -167,6 +173,10 @@ func TestImageRuns(t *testing.T) {
 	probe.Body.Close()
 	if probe.StatusCode != 200 {
 		t.Errorf("the probe is answered with status %d", probe.StatusCode)
+	}
+	// The health check of compose.yml.
+	if text, err := command("--health", image.Config.Cmd[0]).CombinedOutput(); err != nil {
+		t.Errorf("the health check: %v: %s", err, text)
 	}
 	daemon.Hit(t, "a", "a")
 	daemon.Flush(t)
