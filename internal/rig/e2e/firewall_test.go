@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,14 +15,10 @@ import (
 )
 
 // startFirewall starts nginx with ModSecurity and the OWASP core rules, as Debian has
-// them, in front of an endpoint. directive is one of the endpoint's location. It returns
-// the endpoint behind the firewall.
-func startFirewall(t *testing.T, endpoint, directive string) string {
+// them. first is a rule before those. server returns the server that listens on an
+// address. startFirewall returns the address.
+func startFirewall(t *testing.T, first string, server func(address string) string) string {
 	t.Helper()
-	to, err := url.Parse(endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
 	folder, address := t.TempDir(), "127.0.0.1:"+rig.FreePort(t)
 	rules := fmt.Sprintf(`
 Include /etc/nginx/modsecurity.conf
@@ -31,23 +26,31 @@ SecRuleEngine On
 SecAuditEngine Off
 SecTmpDir %[1]s
 SecDataDir %[1]s
+%[2]s
 Include /etc/modsecurity/crs/crs-setup.conf
 Include /usr/share/modsecurity-crs/rules/*.conf
-`, folder)
+`, folder, first)
 	if err := os.WriteFile(filepath.Join(folder, "rules.conf"), []byte(rules), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	rig.StartNginx(t, folder, fmt.Sprintf(`server {
-		listen %s;
-		modsecurity on;
-		modsecurity_rules_file %s/rules.conf;
-		location = %s {
-			%s
-			client_max_body_size 16m;
-			proxy_pass http://%s;
-		}
-	}`, address, folder, to.Path, directive, to.Host), address, "ngx_http_modsecurity_module.so")
-	return "http://" + address + to.Path
+	rig.StartNginx(t, folder, fmt.Sprintf("modsecurity on;\nmodsecurity_rules_file %s/rules.conf;\n%s",
+		folder, server(address)), address, "ngx_http_modsecurity_module.so")
+	return address
+}
+
+// proxy returns a server of nginx that passes the path /save_hits on. directive is one
+// of its location.
+func proxy(endpoint, directive string) func(address string) string {
+	return func(address string) string {
+		return fmt.Sprintf(`server {
+			listen %s;
+			location = /save_hits {
+				%s
+				client_max_body_size 16m;
+				proxy_pass %s;
+			}
+		}`, address, directive, strings.TrimSuffix(endpoint, "/save_hits"))
+	}
 }
 
 // A firewall in front of an application refuses keys that look like attacks. The others
@@ -62,7 +65,7 @@ func TestFirewallRefusesKeys(t *testing.T) {
 		t.Run(fmt.Sprintf("journal %v", journal), func(t *testing.T) {
 			t.Parallel()
 			app := newLedger(t, func(*ledger, http.ResponseWriter, *http.Request, int) bool { return true })
-			endpoint := startFirewall(t, "http://"+app.address+"/save", "")
+			endpoint := "http://" + startFirewall(t, "", proxy("http://"+app.address, "")) + "/save_hits"
 			settings := map[string]any{"endpoint": endpoint, "secret": "s"}
 			if journal {
 				settings["journal"] = t.TempDir()

@@ -38,6 +38,8 @@ type receiver struct {
 	counts func(*testing.T) map[string]int64
 	// query runs SQL in the database. It is nil if there is none.
 	query func(t *testing.T, sql string)
+	// server is the recipe's nginx.conf with another address, where there is one.
+	server func(address string) string
 	// age is the SQL that makes the ids of flushes 8 days older.
 	age string
 }
@@ -71,7 +73,7 @@ func TestReceivers(t *testing.T) {
 			took("each flush once")
 			r.savesHostileKeys(t, r.endpoint)
 			took("hostile keys")
-			r.savesHostileKeys(t, startFirewall(t, r.endpoint, exception(t, name)))
+			r.savesBehindAFirewall(t, name)
 			took("hostile keys behind a firewall")
 			r.savesWhatComesAgain(t)
 			took("a lost answer")
@@ -338,7 +340,7 @@ func (r *receiver) savesManyKeys(t *testing.T) {
 	keys, want := manyKeys()
 	d.HitMany(t, keys)
 	began := time.Now()
-	d.Flush(t)
+	flushOnce(t, d)
 	t.Logf("a flush of %d keys: %v", len(keys), time.Since(began).Round(10*time.Millisecond))
 	d.Stop(t)
 	r.expect(t, before, want)
@@ -351,7 +353,7 @@ func (r *receiver) savesManyKeys(t *testing.T) {
 	}
 	d = rig.StartDaemon(t, map[string]any{"endpoint": r.endpoint, "secret": secret})
 	d.HitMany(t, keys)
-	d.Flush(t)
+	flushOnce(t, d)
 	d.Stop(t)
 	r.expect(t, before, collide)
 }
@@ -367,19 +369,24 @@ func manyKeys() (keys []string, hits map[string]int64) {
 	return keys, hits
 }
 
-// exception returns the directive with which the README of a recipe excepts the path
-// from nginx's firewall.
-func exception(t *testing.T, name string) string {
+// savesBehindAFirewall makes hostile keys pass a firewall with the exceptions that the
+// README of the recipe names: nginx's directive, and the rule.
+func (r *receiver) savesBehindAFirewall(t *testing.T, name string) {
 	t.Helper()
-	readme, err := os.ReadFile(recipe + name + "/README.md")
-	if err != nil {
-		t.Fatal(err)
+	const off = "modsecurity off;"
+	readme := adapted(t, name+"/README.md", "`"+off+"`", off)
+	server := r.server
+	if server == nil {
+		server = proxy(r.endpoint, off)
 	}
-	const directive = "modsecurity off;"
-	if !strings.Contains(string(readme), directive) {
-		t.Fatalf("the README of %s does not except its path from a firewall", name)
+	r.savesHostileKeys(t, "http://"+startFirewall(t, "", server)+"/save_hits")
+
+	_, rule, found := strings.Cut(readme, "\nSecRule ")
+	rule, _, _ = strings.Cut(rule, "\n")
+	if !found {
+		t.Fatal("the README has no rule for a firewall")
 	}
-	return directive
+	r.savesHostileKeys(t, "http://"+startFirewall(t, "SecRule "+rule, proxy(r.endpoint, ""))+"/save_hits")
 }
 
 // adapted returns the text of a recipe's file, in which each first element of pairs is
@@ -434,6 +441,9 @@ func startGo(t *testing.T) *receiver {
 		counts: func(t *testing.T) map[string]int64 {
 			counts := make(map[string]int64)
 			for line := range strings.Lines(p.Stdout.String()) {
+				if !strings.HasSuffix(line, "\n") {
+					break // the rest of it comes later
+				}
 				line, _ = strings.CutPrefix(line, "application: ")
 				quoted, err := strconv.QuotedPrefix(line)
 				if err != nil {
@@ -507,10 +517,14 @@ func startPHP(t *testing.T) *receiver {
 		output, output)
 	output.WaitLine(t, 0, "")
 	address := "127.0.0.1:" + rig.FreePort(t)
-	rig.StartNginx(t, t.TempDir(), adapted(t, "php/nginx.conf", "127.0.0.1:8080", address,
-		"include fastcgi_params", "include /etc/nginx/fastcgi_params",
-		"/srv/hits", folder, "/run/php", folder), address)
-	return sqlite(database, "http://"+address, fpm, "UPDATE flushes SET saved = saved - 8 * 86400")
+	server := func(address, off string) string {
+		return adapted(t, "php/nginx.conf", "127.0.0.1:8080", address, "# modsecurity off;", off,
+			"include fastcgi_params", "include /etc/nginx/fastcgi_params", "/srv/hits", folder, "/run/php", folder)
+	}
+	rig.StartNginx(t, t.TempDir(), server(address, ""), address)
+	r := sqlite(database, "http://"+address, fpm, "UPDATE flushes SET saved = saved - 8 * 86400")
+	r.server = func(address string) string { return server(address, "modsecurity off;") }
+	return r
 }
 
 // startDjango starts gunicorn with a copy of the recipe django.
@@ -521,6 +535,7 @@ func startDjango(t *testing.T) *receiver {
 	run(t, folder, env, "django-admin", "migrate", "--pythonpath", ".", "--settings", "hits.settings")
 	p := startProgram(t, folder, address, env, "gunicorn", "--workers", "2", "--bind", address, "hits.wsgi")
 	r := sqlite(database, "http://"+address, p, "UPDATE hits_flush SET saved = datetime(saved, '-8 days')")
+	r.server = behind(t, "django/nginx.conf", "127.0.0.1:8000", address)
 	return r
 }
 
@@ -531,7 +546,17 @@ func startRails(t *testing.T) *receiver {
 	run(t, folder, nil, "sh", "-c", "sqlite3 hits.sqlite < schema.sql")
 	p := startProgram(t, folder, address, []string{"SECRET=" + secret, "DATABASE_URL=sqlite3:" + database + "?timeout=30000"},
 		"puma", "--environment", "production", "--bind", "tcp://"+address)
-	return sqlite(database, "http://"+address, p, "UPDATE flushes SET saved = saved - 8 * 86400")
+	r := sqlite(database, "http://"+address, p, "UPDATE flushes SET saved = saved - 8 * 86400")
+	r.server = behind(t, "rails/nginx.conf", "127.0.0.1:9292", address)
+	return r
+}
+
+// behind returns the nginx.conf of a recipe for an application at another address, with
+// the exception for a firewall.
+func behind(t *testing.T, name, application, address string) func(string) string {
+	return func(listen string) string {
+		return adapted(t, name, "127.0.0.1:8080", listen, application, address, "# modsecurity off;", "modsecurity off;")
+	}
 }
 
 // copied copies a recipe into a new folder.
