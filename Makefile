@@ -105,7 +105,7 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need pgbouncer pgbouncer
 	@internal/rig/need /usr/lib/nginx/modules/ngx_http_modsecurity_module.so libnginx-mod-http-modsecurity
 	@internal/rig/need /etc/modsecurity/crs/crs-setup.conf modsecurity-crs
-	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/e2e
+	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/e2e
 
 .PHONY: pictures
 pictures: build $(EXPRESS)/installed ## take the README's pictures of the pages anew (needs what e2e needs)

@@ -40,8 +40,9 @@ type receiver struct {
 	query func(t *testing.T, sql string)
 	// server is the recipe's nginx.conf with another address, where there is one.
 	server func(address string) string
-	// age is the SQL that makes the ids of flushes 8 days older.
-	age string
+	// age is the SQL that makes the ids of flushes 8 days older. After refuse, the database
+	// refuses to save the key "z", and after accept no more.
+	age, refuse, accept string
 }
 
 // receivers are the recipes that receive flushes, by folder, and what starts them.
@@ -225,6 +226,19 @@ func (r *receiver) savesEachFlushOnce(t *testing.T) {
 	if r.query == nil {
 		return
 	}
+	// The last key of a flush cannot be saved: nothing of it is, and its id is not.
+	r.query(t, r.refuse)
+	if status := r.post(t, "fails", flush(`{"once":1,"z":1}`)); status != 500 {
+		t.Errorf("status %d while the database refuses a key, want 500", status)
+	}
+	r.expect(t, want, map[string]int64{"once": 4})
+	r.query(t, r.accept)
+	if status := r.post(t, "fails", flush(`{"once":1,"z":1}`)); status != 204 {
+		t.Errorf("status %d of the same flush after that, want 204", status)
+	}
+	want["z"]++
+	want["once"]++
+	r.expect(t, want, map[string]int64{"once": 4})
 	r.query(t, r.age)
 	send("second") // the id is still there
 	r.expect(t, want, map[string]int64{"once": 4})
@@ -474,8 +488,10 @@ func startExpress(t *testing.T) *receiver {
 			}
 			return counts
 		},
-		query: func(t *testing.T, sql string) { a.query(t, "-c", sql) },
-		age:   "UPDATE flushes SET saved = saved - interval '8 days'",
+		query:  func(t *testing.T, sql string) { a.query(t, "-c", sql) },
+		age:    "UPDATE flushes SET saved = saved - interval '8 days'",
+		refuse: "ALTER TABLE hits ADD CONSTRAINT refuse CHECK (key <> 'z')",
+		accept: "ALTER TABLE hits DROP CONSTRAINT refuse",
 	}
 }
 
@@ -594,8 +610,10 @@ func sqlite(file, address string, process *rig.Process, age string) *receiver {
 			}
 			return counts
 		},
-		query: func(t *testing.T, sql string) { query(t, sql) },
-		age:   age,
+		query:  func(t *testing.T, sql string) { query(t, sql) },
+		age:    age,
+		refuse: "CREATE TRIGGER refuse BEFORE INSERT ON " + table + " WHEN NEW.key = 'z' BEGIN SELECT RAISE(ABORT, 'z'); END",
+		accept: "DROP TRIGGER refuse",
 	}
 }
 
