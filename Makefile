@@ -177,14 +177,14 @@ image: ## make container images in .build/image (needs Docker or buildah)
 	@internal/packages/image
 
 .PHONY: packages
-packages: build ## make archives, packages and images, and install and run them (needs root, dpkg, lintian, man, buildah, npm)
+packages: build $(EXPRESS)/installed ## make archives, packages and images, and install and run them (needs root, dpkg, lintian, man, buildah, npm)
 	@internal/rig/need lintian lintian
 	@internal/rig/need man man-db
 	@internal/rig/need unzip unzip
 	@internal/rig/need git git
 	@internal/rig/need npm nodejs npm
 	@internal/rig/need adduser adduser
-	PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/packages
+	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/packages
 
 # A small Debian, on which the machines of make systemd stand.
 LIVING = .build/systemd

@@ -29,6 +29,7 @@ type image struct {
 	Architecture string
 	Config       struct {
 		User, StopSignal     string
+		WorkingDir           string
 		Env, Entrypoint, Cmd []string
 		Healthcheck          any
 		ExposedPorts         map[string]any
@@ -39,7 +40,14 @@ type image struct {
 // readImage reads the image of an architecture from its archive.
 func readImage(t *testing.T, arch string) *image {
 	t.Helper()
-	archive := tarFiles(t, made.path("image/pixel-ping-"+made.version+"-"+arch+".tar"))
+	name := made.version + "-" + arch
+	return readArchive(t, made.path("image/pixel-ping-"+name+".tar"), "pixel-ping:"+name)
+}
+
+// readArchive reads the image with a tag from an archive.
+func readArchive(t *testing.T, path, tag string) *image {
+	t.Helper()
+	archive := tarFiles(t, path)
 	var manifest []struct {
 		Config   string
 		RepoTags []string
@@ -48,7 +56,6 @@ func readImage(t *testing.T, arch string) *image {
 	if err := json.Unmarshal(archive["manifest.json"], &manifest); err != nil || len(manifest) != 1 {
 		t.Fatalf("error %v in the manifest %s", err, archive["manifest.json"])
 	}
-	tag := "pixel-ping:" + made.version + "-" + arch
 	named := func(name string) bool { return name == tag || strings.HasSuffix(name, "/"+tag) }
 	if names := manifest[0].RepoTags; !slices.ContainsFunc(names, named) {
 		t.Errorf("the names of the image are %q, want %s", names, tag)
