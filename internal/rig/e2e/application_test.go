@@ -376,7 +376,8 @@ func TestApplicationEndsALongTransaction(t *testing.T) {
 		t.Errorf("status %d while the table is locked, want 500", status)
 	}
 	output.WaitLine(t, 0, "error: canceling statement due to statement timeout")
-	p.query(t, "-c", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()")
+	p.query(t, "-c", `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()`)
 	session.Wait(t)
 	if status := a.post(t, flush); status != 204 {
 		t.Errorf("status %d after that, want 204", status)

@@ -44,8 +44,8 @@ type service struct {
 // readCompose reads compose.yml with Python's parser.
 func readCompose(t *testing.T) compose {
 	t.Helper()
-	text, err := exec.Command("python3", "-c", "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)",
-		recipe+"docker/compose.yml").Output()
+	const parse = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)"
+	text, err := exec.Command("python3", "-c", parse, recipe+"docker/compose.yml").Output()
 	if err != nil {
 		t.Fatalf("%v: %s", err, err.(*exec.ExitError).Stderr)
 	}
@@ -100,11 +100,14 @@ func TestCompose(t *testing.T) {
 	}
 	image, express := dockerfile(t, "docker/Dockerfile"), dockerfile(t, "express/Dockerfile")
 	program, file := list(t, image["ENTRYPOINT"])[0], list(t, image["CMD"])[0]
+	mounts := []string{"./config.json:" + file + ":ro", "journal:" + config.Journal}
+	owned := "--chown=" + image["USER"][0] + " journal " + config.Journal
 	for what, is := range map[string]bool{
 		"the image of the daemon":        daemon.Image == "pixel-ping:"+version.Number+"-amd64",
-		"the ports of the daemon":        slices.Equal(daemon.Ports, []string{"9187:9187"}) && config.Port == 9187 && config.Host == "",
-		"the volumes of the daemon":      slices.Equal(daemon.Volumes, []string{"./config.json:" + file + ":ro", "journal:" + config.Journal}),
-		"the folder of the journal":      slices.Contains(image["COPY"], "--chown="+image["USER"][0]+" journal "+config.Journal),
+		"the ports of the daemon":        slices.Equal(daemon.Ports, []string{"9187:9187"}) && config.Port == 9187,
+		"the interfaces of the daemon":   config.Host == "",
+		"the volumes of the daemon":      slices.Equal(daemon.Volumes, mounts),
+		"the folder of the journal":      slices.Contains(image["COPY"], owned),
 		"the health of the daemon":       slices.Equal(daemon.Healthcheck.Test, []string{"CMD", program, "--health", file}),
 		"the time for a stop":            seconds(t, daemon.StopGracePeriod) > 10*time.Second,
 		"the endpoint":                   config.Endpoint == "http://hits:"+express["EXPOSE"][0]+"/save_hits",
@@ -131,7 +134,8 @@ func TestCompose(t *testing.T) {
 	}
 	for name, s := range c.Services {
 		h := s.Healthcheck
-		if s.Restart != "unless-stopped" || h.Test == nil || seconds(t, h.Timeout) >= seconds(t, h.Interval) || h.StartPeriod == "" {
+		if s.Restart != "unless-stopped" || h.Test == nil || h.StartPeriod == "" ||
+			seconds(t, h.Timeout) >= seconds(t, h.Interval) {
 			t.Errorf("%s: restart is %q, and the health check %+v", name, s.Restart, h)
 		}
 		if name != "postgres" && (!s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || s.SecurityOpt == nil) {
@@ -199,7 +203,8 @@ func TestServicesOfCompose(t *testing.T) {
 	app.WaitListening(t, "127.0.0.1:"+port)
 
 	var settings map[string]any
-	if err := json.Unmarshal([]byte(adapted(t, "docker/config.json", "hits:3000", "127.0.0.1:"+port)), &settings); err != nil {
+	config := adapted(t, "docker/config.json", "hits:3000", "127.0.0.1:"+port)
+	if err := json.Unmarshal([]byte(config), &settings); err != nil {
 		t.Fatal(err)
 	}
 	settings["port"], settings["journal"] = rig.FreePort(t), t.TempDir()

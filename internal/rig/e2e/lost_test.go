@@ -22,7 +22,6 @@ import (
 // ledger is an application that keeps each flush once, by its id.
 type ledger struct {
 	address string
-	answer  func(w http.ResponseWriter, r *http.Request, nth int) bool
 
 	mu       sync.Mutex
 	requests map[string]int // by id
@@ -79,15 +78,12 @@ func (l *ledger) has(want map[string]int64) bool {
 }
 
 // fronts are front ends that wait a second for the application, and what they answer then.
-var fronts = map[string]func(t *testing.T, application string) (address string, status string){
-	"nginx": func(t *testing.T, application string) (string, string) {
-		return startImpatientNginx(t, application), "504"
-	},
-	"Varnish": func(t *testing.T, application string) (string, string) { return startVarnish(t, application), "503" },
+var fronts = map[string]func(t *testing.T, application string) (address, status string){
+	"nginx": startImpatientNginx, "Varnish": startVarnish,
 }
 
-func startImpatientNginx(t *testing.T, application string) string {
-	address := "127.0.0.1:" + rig.FreePort(t)
+func startImpatientNginx(t *testing.T, application string) (address, status string) {
+	address = "127.0.0.1:" + rig.FreePort(t)
 	rig.StartNginx(t, t.TempDir(), fmt.Sprintf(`server {
 		listen %s;
 		location / {
@@ -95,14 +91,16 @@ func startImpatientNginx(t *testing.T, application string) string {
 			proxy_pass http://%s;
 		}
 	}`, address, application), address)
-	return address
+	return address, "504"
 }
 
-func startVarnish(t *testing.T, application string) string {
-	folder, address := t.TempDir(), "127.0.0.1:"+rig.FreePort(t)
+func startVarnish(t *testing.T, application string) (address, status string) {
+	folder := t.TempDir()
+	address = "127.0.0.1:" + rig.FreePort(t)
 	host, port, _ := net.SplitHostPort(application)
 	vcl := filepath.Join(folder, "varnish.vcl")
-	text := fmt.Sprintf("vcl 4.1;\nbackend default { .host = \"%s\"; .port = \"%s\"; .first_byte_timeout = 1s; }\n", host, port)
+	const backend = "vcl 4.1;\nbackend default { .host = %q; .port = %q; .first_byte_timeout = 1s; }\n"
+	text := fmt.Sprintf(backend, host, port)
 	if err := os.WriteFile(vcl, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +111,7 @@ func startVarnish(t *testing.T, application string) string {
 	varnish := rig.Start(t, cmd, output, output)
 	t.Cleanup(func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	varnish.WaitListening(t, address)
-	return address
+	return address, "503"
 }
 
 // A front end gives up on an application that has saved the flush and takes too long to

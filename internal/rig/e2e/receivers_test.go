@@ -577,8 +577,8 @@ func startRails(t *testing.T) *receiver {
 	folder, address := copied(t, "rails"), "127.0.0.1:"+rig.FreePort(t)
 	database := filepath.Join(folder, "hits.sqlite")
 	run(t, folder, nil, "sh", "-c", "sqlite3 hits.sqlite < schema.sql")
-	p := startProgram(t, folder, address, []string{"SECRET=" + secret, "DATABASE_URL=sqlite3:" + database + "?timeout=30000"},
-		"puma", "--environment", "production", "--bind", "tcp://"+address)
+	env := []string{"SECRET=" + secret, "DATABASE_URL=sqlite3:" + database + "?timeout=30000"}
+	p := startProgram(t, folder, address, env, "puma", "--environment", "production", "--bind", "tcp://"+address)
 	r := sqlite(database, "http://"+address, p, "UPDATE flushes SET saved = saved - 8 * 86400")
 	r.server = behind(t, "rails/nginx.conf", "127.0.0.1:9292", address)
 	return r

@@ -26,16 +26,17 @@ func TestImageOfTheApplication(t *testing.T) {
 		t.Fatal("EXPRESS is not set; make packages sets it")
 	}
 	folder := t.TempDir()
-	store := []string{"--storage-driver", "vfs", "--root", filepath.Join(folder, "store"), "--runroot", filepath.Join(folder, "run")}
 	buildah := func(args ...string) {
 		t.Helper()
-		if _, err := output(exec.Command("buildah", append(store, args...)...)); err != nil {
+		cmd := exec.Command("buildah", "--storage-driver", "vfs", "--root", folder+"/store", "--runroot", folder+"/run")
+		cmd.Args = append(cmd.Args, args...)
+		if _, err := output(cmd); err != nil {
 			t.Fatal(err)
 		}
 	}
 	buildah("build", "--quiet", "--tag", "node:22-slim", nodeImage(t, filepath.Join(folder, "node")))
-	buildah("build", "--quiet", "--isolation", "chroot", "--pull-never", "--volume", installed+"/node_modules:/prepared:ro",
-		"--tag", "hits", "../../../testdata/recipes/express")
+	buildah("build", "--quiet", "--isolation", "chroot", "--pull-never",
+		"--volume", installed+"/node_modules:/prepared:ro", "--tag", "hits", "../../../testdata/recipes/express")
 	archive := filepath.Join(folder, "hits.tar")
 	buildah("push", "--quiet", "hits", "docker-archive:"+archive+":hits:latest")
 	image := readArchive(t, archive, "hits:latest")
@@ -48,7 +49,8 @@ func TestImageOfTheApplication(t *testing.T) {
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Path = filepath.Join("/usr/local/bin", args[0])
 		cmd.Dir = image.Config.WorkingDir
-		cmd.Env = append(image.Config.Env, "HOST=127.0.0.1", "PORT="+port, "SECRET=s", "LOGIN=editor:tuna", "PGHOST=127.0.0.1", "PGPORT=9")
+		cmd.Env = append(image.Config.Env, "HOST=127.0.0.1", "PORT="+port, "SECRET=s", "LOGIN=editor:tuna",
+			"PGHOST=127.0.0.1", "PGPORT=9")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: image.root, Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
 		return cmd
 	}
@@ -70,7 +72,8 @@ func TestImageOfTheApplication(t *testing.T) {
 			t.Errorf("%v: status %d, want %d", form, answer.StatusCode, want)
 		}
 	}
-	const check = "fetch('http://127.0.0.1:3000/opened/health').then((a) => process.exit(a.status === 404 || a.ok ? 0 : 1))"
+	const check = "fetch('http://127.0.0.1:3000/opened/health')" +
+		".then((a) => process.exit(a.status === 404 || a.ok ? 0 : 1))"
 	compose, err := os.ReadFile("../../../testdata/recipes/docker/compose.yml")
 	if err != nil || !strings.Contains(string(compose), `["CMD", "node", "-e", "`+check+`"]`) {
 		t.Fatalf("%v: compose.yml has another health check", err)
