@@ -81,7 +81,7 @@ $(EXPRESS)/installed: testdata/recipes/express/package.json
 	@touch $@
 
 .PHONY: e2e
-e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, Prometheus, rsyslog, Redis, npm)
+e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Debian, or what Makefile names)
 	@internal/rig/need chromium chromium
 	@internal/rig/need nginx nginx
 	@internal/rig/need '/usr/lib/postgresql/*/bin/postgres' postgresql
@@ -90,7 +90,22 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need rsyslogd rsyslog
 	@internal/rig/need '/usr/lib/*/rsyslog/omhiredis.so' rsyslog-hiredis
 	@internal/rig/need redis-server redis-server
-	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/e2e
+	@internal/rig/need '/usr/sbin/php-fpm*' php-fpm php-sqlite3
+	@internal/rig/need '/usr/lib/php/*/pdo_sqlite.so' php-sqlite3
+	@internal/rig/need gunicorn gunicorn
+	@internal/rig/need django-admin python3-django
+	@internal/rig/need puma puma
+	@internal/rig/need '/usr/share/rubygems-integration/all/gems/railties-*/lib/rails.rb' ruby-railties
+	@internal/rig/need '/usr/share/rubygems-integration/all/gems/activerecord-*/lib/active_record.rb' ruby-activerecord
+	@internal/rig/need /usr/lib/ruby/vendor_ruby/sqlite3.rb ruby-sqlite3
+	@internal/rig/need '/usr/share/rubygems-integration/all/gems/sinatra-*/lib/sinatra.rb' ruby-sinatra
+	@internal/rig/need sqlite3 sqlite3
+	@internal/rig/need /usr/lib/python3/dist-packages/yaml/__init__.py python3-yaml
+	@internal/rig/need varnishd varnish
+	@internal/rig/need pgbouncer pgbouncer
+	@internal/rig/need /usr/lib/nginx/modules/ngx_http_modsecurity_module.so libnginx-mod-http-modsecurity
+	@internal/rig/need /etc/modsecurity/crs/crs-setup.conf modsecurity-crs
+	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/e2e
 
 .PHONY: pictures
 pictures: build $(EXPRESS)/installed ## take the README's pictures of the pages anew (needs what e2e needs)
@@ -162,14 +177,14 @@ image: ## make container images in .build/image (needs Docker or buildah)
 	@internal/packages/image
 
 .PHONY: packages
-packages: build ## make archives, packages and images, and install and run them (needs root, dpkg, lintian, man, buildah, npm)
+packages: build $(EXPRESS)/installed ## make archives, packages and images, and install and run them (needs root, dpkg, lintian, man, buildah, npm)
 	@internal/rig/need lintian lintian
 	@internal/rig/need man man-db
 	@internal/rig/need unzip unzip
 	@internal/rig/need git git
 	@internal/rig/need npm nodejs npm
 	@internal/rig/need adduser adduser
-	PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/packages
+	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/packages
 
 # A small Debian, on which the machines of make systemd stand.
 LIVING = .build/systemd

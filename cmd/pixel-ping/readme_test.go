@@ -94,9 +94,10 @@ func TestReadmeRecipesAreTheFilesThatAreTested(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"README.md", "testdata/recipes/embed/README.md", "testdata/recipes/express/README.md",
+	for _, name := range []string{"README.md", "testdata/recipes/django/README.md", "testdata/recipes/embed/README.md",
+		"testdata/recipes/express/README.md",
 		"testdata/recipes/journal/README.md", "testdata/recipes/nginx/README.md",
-		"testdata/recipes/prometheus/README.md",
+		"testdata/recipes/php/README.md", "testdata/recipes/prometheus/README.md", "testdata/recipes/rails/README.md",
 		"testdata/recipes/stream/README.md", "testdata/recipes/systemd/README.md"} {
 		if recipes[filepath.Join(top, name)] == 0 {
 			t.Errorf("%s has no recipe", name)

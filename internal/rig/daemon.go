@@ -1,15 +1,20 @@
 package rig
 
 import (
+	"bufio"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Daemon is a running pixel-ping: ours, or the original.
@@ -70,6 +75,39 @@ func (d *Daemon) Hit(t testing.TB, keys ...string) {
 			t.Fatalf("the hit of %.50q is answered with status %d", key, answer.StatusCode)
 		}
 	}
+}
+
+// HitMany makes a hit for each key, as fast as the daemon takes them: it sends many over
+// one connection without waiting for their answers.
+func (d *Daemon) HitMany(t testing.TB, keys []string) {
+	t.Helper()
+	var all sync.WaitGroup
+	for part := range slices.Chunk(keys, len(keys)/4+1) {
+		all.Go(func() {
+			conn, err := Dial(d.Address)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			all.Go(func() {
+				w := bufio.NewWriter(conn)
+				for _, key := range part {
+					fmt.Fprintf(w, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", Target(key))
+				}
+				w.Flush()
+			})
+			r := bufio.NewReader(conn)
+			for i := range part {
+				conn.SetReadDeadline(time.Now().Add(Deadline))
+				if answer, err := ReadAnswer(r); err != nil || answer.StatusCode != 200 {
+					t.Errorf("hit %d of %d: %v, %v", i, len(part), answer, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 // Stop stops the daemon and fails the test unless everything was delivered.

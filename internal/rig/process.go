@@ -1,9 +1,11 @@
 package rig
 
 import (
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -88,14 +90,19 @@ func (p *Process) WaitListening(t testing.TB, address string) {
 	}
 }
 
-// FreePort returns the number of a TCP port of 127.0.0.1 on which nobody listens.
+// FreePort returns the number of a TCP port of 127.0.0.1 on which nobody listens. It is
+// below those that Linux gives to connections: one of them could get the port before the
+// program that is to listen on it.
 func FreePort(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := strconv.Itoa(10_000 + rand.IntN(22_000))
+		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			listener.Close()
+			return port
+		}
 	}
-	defer listener.Close()
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	return port
+	t.Fatal("there is no free port")
+	return ""
 }

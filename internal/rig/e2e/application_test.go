@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,9 +36,17 @@ const secret = "it's a § secret & more"
 // login is the name and the password of the application's pages.
 const login = "editor:tuna: ü"
 
-// startApplication follows the recipe: it copies the application to an empty
-// folder, creates its table, and starts it. The options are for PostgreSQL.
+// startApplication starts the application with a PostgreSQL of its own. The options
+// are for PostgreSQL.
 func startApplication(t *testing.T, options ...string) *application {
+	t.Helper()
+	return startPostgres(t, options...).startApplication(t)
+}
+
+// startApplication follows the recipe: it copies the application to an empty folder,
+// creates its tables, and starts it. The environment is added to that of PostgreSQL's
+// clients.
+func (p *postgres) startApplication(t *testing.T, env ...string) *application {
 	t.Helper()
 	folder, port := t.TempDir(), rig.FreePort(t)
 	for _, name := range []string{"app.js", "page.js"} {
@@ -55,11 +64,11 @@ func startApplication(t *testing.T, options ...string) *application {
 			t.Fatal(err)
 		}
 	}
-	a := &application{postgres: startPostgres(t, options...), url: "http://127.0.0.1:" + port}
+	a := &application{postgres: p, url: "http://127.0.0.1:" + port}
 	a.query(t, "-f", "../../../testdata/recipes/express/schema.sql")
 	cmd := exec.Command("node", "app.js")
 	cmd.Dir = folder
-	cmd.Env = append(os.Environ(), append(a.env(), "SECRET="+secret, "LOGIN="+login, "PORT="+port)...)
+	cmd.Env = slices.Concat(os.Environ(), a.env(), []string{"SECRET=" + secret, "LOGIN=" + login, "PORT=" + port}, env)
 	output := rig.NewOutput()
 	a.process = rig.Start(t, cmd, output, output)
 	output.WaitLine(t, 0, "Saving hits at "+a.url+"/save_hits")
@@ -280,6 +289,118 @@ func TestApplicationWithoutDatabase(t *testing.T) {
 	hits.application.Add(5)
 	if got, want := a.counts(t), map[string]int64{"a": 3, "b": 1, "c": 1}; !maps.Equal(got, want) {
 		t.Errorf("saved %v, want %v", got, want)
+	}
+}
+
+// The application saves through PgBouncer, which gives each transaction to a connection
+// that several clients share, and refuses a client that begins with settings.
+func TestApplicationBehindPgBouncer(t *testing.T) {
+	t.Parallel()
+	p := startPostgres(t, "fsync=off")
+	port, config := rig.FreePort(t), filepath.Join(p.folder, "pgbouncer.ini")
+	text := fmt.Sprintf(`[databases]
+postgres = host=127.0.0.1 port=%s user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %s
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+`, p.port, port)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	output := rig.NewOutput()
+	bouncer := rig.Start(t, p.command("pgbouncer", config), output, output)
+	bouncer.WaitListening(t, "127.0.0.1:"+port)
+	a := p.startApplication(t, "PGPORT="+port)
+	d := rig.StartDaemon(t, map[string]any{"endpoint": a.url + "/save_hits", "secret": secret})
+	for range 3 {
+		d.Hit(t, "a", "b")
+		d.Flush(t)
+	}
+	var flushes sync.WaitGroup
+	for range 20 {
+		flushes.Go(func() { a.save(t, map[string]int64{"a": 1}) })
+	}
+	flushes.Wait()
+	d.Stop(t)
+	hits.application.Add(26)
+	if got, want := a.counts(t), map[string]int64{"a": 23, "b": 3}; !maps.Equal(got, want) {
+		t.Errorf("saved %v, want %v; the application's output is:\n%s", got, want, a.process.Stdout)
+	}
+	if _, seen := a.opened(t, "a"); seen.Count != 23 {
+		t.Errorf("a was opened %d times, want 23", seen.Count)
+	}
+	if !strings.Contains(output.String(), "login attempt") {
+		t.Errorf("PgBouncer has had no client; its output is:\n%s", output)
+	}
+}
+
+// A statement that takes longer than the application gives it is ended, so that the
+// database does not go on with it.
+func TestApplicationEndsALongTransaction(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(recipe + "express/app.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const limit = "SET LOCAL statement_timeout = '30s'"
+	if !strings.Contains(string(text), limit) {
+		t.Fatalf("app.js does not have %q", limit)
+	}
+	p := startPostgres(t, "fsync=off")
+	a := p.startApplication(t)
+	file := filepath.Join(a.process.Cmd.Dir, "app.js")
+	quick := strings.Replace(string(text), limit, "SET LOCAL statement_timeout = '100ms'", 1)
+	if err := os.WriteFile(file, []byte(quick), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.process.Signal(t, syscall.SIGTERM)
+	a.process.Wait(t)
+	output := rig.NewOutput()
+	cmd := exec.Command("node", "app.js")
+	cmd.Dir, cmd.Env = a.process.Cmd.Dir, a.process.Cmd.Env
+	rig.Start(t, cmd, output, output)
+	output.WaitLine(t, 0, "Saving hits at "+a.url+"/save_hits")
+
+	// Another session has locked the table. The flush fails; the next one is saved.
+	lock := p.command("psql", "-XAtq")
+	lock.Stdin = strings.NewReader("BEGIN; LOCK TABLE hits; SELECT 'locked';\nSELECT pg_sleep(60);\n")
+	locked := rig.NewOutput()
+	session := rig.Start(t, lock, locked, locked)
+	locked.WaitLine(t, 0, "locked")
+	flush := url.Values{"json": {`{"a":1}`}, "secret": {secret}}
+	if status := a.post(t, flush); status != 500 {
+		t.Errorf("status %d while the table is locked, want 500", status)
+	}
+	output.WaitLine(t, 0, "error: canceling statement due to statement timeout")
+	p.query(t, "-c", `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()`)
+	session.Wait(t)
+	if status := a.post(t, flush); status != 204 {
+		t.Errorf("status %d after that, want 204", status)
+	}
+	if got := a.counts(t); got["a"] != 1 {
+		t.Errorf("saved %v, want 1", got)
+	}
+}
+
+// systemd accepts the unit without a warning, and the unit takes rights away from the
+// application.
+func TestUnitOfTheApplication(t *testing.T) {
+	t.Parallel()
+	unit := filepath.Join(t.TempDir(), "hits.service")
+	if err := os.WriteFile(unit, []byte(adapted(t, "express/hits.service")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if verified, err := exec.Command("systemd-analyze", "verify", unit).CombinedOutput(); err != nil || len(verified) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, verified)
+	}
+	security := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=30", unit)
+	if report, err := security.CombinedOutput(); err != nil {
+		t.Errorf("systemd-analyze security: %v\n%s", err, report)
 	}
 }
 

@@ -105,6 +105,42 @@ func TestPageShowsTheMostHitKeys(t *testing.T) {
 	}
 }
 
+// The page has the last 30 days on every day of the year, also where a day of summer
+// time begins at one o'clock, because there is no midnight.
+func TestPageHasTodayInEveryTimeZone(t *testing.T) {
+	t.Parallel()
+	p := startPostgres(t, "fsync=off")
+	p.query(t, "-f", recipe+"express/schema.sql")
+	app, err := os.ReadFile(recipe + "express/app.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, perDay, _ := strings.Cut(string(app), "const perDay = (condition) => `")
+	perDay, _, found := strings.Cut(perDay, "`;")
+	if !found || !strings.Contains(perDay, "current_date") || !strings.Contains(perDay, "${condition}") {
+		t.Fatalf("app.js has no statement of the days: %s", perDay)
+	}
+	perDay = strings.NewReplacer("${condition}", "", "current_date", "today").Replace(perDay)
+	zones := []string{
+		"America/Santiago", "Asia/Beirut", "Africa/Cairo", "Atlantic/Azores", "America/Havana", "Europe/Berlin", "UTC",
+	}
+	for _, zone := range zones {
+		// Each row of hits is of a day; the page of a day has 30 days, each with one hit.
+		got := p.query(t, "-c", "SET timezone = '"+zone+"'", "-c", `
+			TRUNCATE hits;
+			INSERT INTO hits SELECT sha256('a'), '2025-01-01'::date + n, 'a', 1, now(), now() FROM generate_series(0, 760) AS n;
+			SELECT today, count(*), min(page.day), max(page.day), sum(page.count)
+			FROM (SELECT '2026-01-01'::date + n AS today FROM generate_series(0, 365) AS n) AS days,
+				LATERAL (`+perDay+`) AS page
+			GROUP BY today
+			HAVING (count(*), min(page.day)::date, max(page.day)::date, sum(page.count)) <> (30, today - 29, today, 30)
+			ORDER BY today`)
+		if len(got) > 0 {
+			t.Errorf("%s: on %d days the page has not the last 30 days: %.500q", zone, len(got), got)
+		}
+	}
+}
+
 // The pages show what clients invented as text, on a phone too.
 func TestPageShowsHostileKeysAsText(t *testing.T) {
 	t.Parallel()

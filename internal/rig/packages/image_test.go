@@ -29,6 +29,7 @@ type image struct {
 	Architecture string
 	Config       struct {
 		User, StopSignal     string
+		WorkingDir           string
 		Env, Entrypoint, Cmd []string
 		Healthcheck          any
 		ExposedPorts         map[string]any
@@ -39,7 +40,14 @@ type image struct {
 // readImage reads the image of an architecture from its archive.
 func readImage(t *testing.T, arch string) *image {
 	t.Helper()
-	archive := tarFiles(t, made.path("image/pixel-ping-"+made.version+"-"+arch+".tar"))
+	name := made.version + "-" + arch
+	return readArchive(t, made.path("image/pixel-ping-"+name+".tar"), "pixel-ping:"+name)
+}
+
+// readArchive reads the image with a tag from an archive.
+func readArchive(t *testing.T, path, tag string) *image {
+	t.Helper()
+	archive := tarFiles(t, path)
 	var manifest []struct {
 		Config   string
 		RepoTags []string
@@ -48,7 +56,6 @@ func readImage(t *testing.T, arch string) *image {
 	if err := json.Unmarshal(archive["manifest.json"], &manifest); err != nil || len(manifest) != 1 {
 		t.Fatalf("error %v in the manifest %s", err, archive["manifest.json"])
 	}
-	tag := "pixel-ping:" + made.version + "-" + arch
 	named := func(name string) bool { return name == tag || strings.HasSuffix(name, "/"+tag) }
 	if names := manifest[0].RepoTags; !slices.ContainsFunc(names, named) {
 		t.Errorf("the names of the image are %q, want %s", names, tag)
@@ -126,7 +133,8 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// The image runs from its own files: it answers the probe and a hit, flushes to an
+// The image runs from its own files: it answers the probe and a hit, keeps its journal in
+// the folder that the image has for it, flushes to an
 // endpoint with HTTPS, and delivers what it holds when it is stopped.
 func TestImageRuns(t *testing.T) {
 	image := readImage(t, "amd64")
@@ -153,11 +161,16 @@ func TestImageRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := rig.FreePort(t)
-	mount(t, image, map[string]any{"host": "127.0.0.1", "port": port, "interval": 3600, "endpoint": app.URL})
+	mount(t, image, map[string]any{"host": "127.0.0.1", "port": port, "interval": 3600, "endpoint": app.URL,
+		"journal": "/var/lib/pixel-ping"})
 
-	cmd := exec.Command(image.Config.Entrypoint[0], append(image.Config.Entrypoint[1:], image.Config.Cmd...)...)
-	cmd.Dir, cmd.Env = "/", image.Config.Env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: image.root, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	command := func(args ...string) *exec.Cmd {
+		cmd := exec.Command(image.Config.Entrypoint[0], append(image.Config.Entrypoint[1:], args...)...)
+		cmd.Dir, cmd.Env = "/", image.Config.Env
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: image.root, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		return cmd
+	}
+	cmd := command(image.Config.Cmd...)
 	daemon := &rig.Daemon{Process: rig.Start(t, cmd, rig.NewOutput(), rig.NewOutput()), Address: "127.0.0.1:" + port}
 	daemon.Stdout.WaitLine(t, 0, "Serving the pixel at ")
 	probe, err := http.Get("http://" + daemon.Address + "/pixel.gif")
@@ -167,6 +180,10 @@ func TestImageRuns(t *testing.T) {
 	probe.Body.Close()
 	if probe.StatusCode != 200 {
 		t.Errorf("the probe is answered with status %d", probe.StatusCode)
+	}
+	// The health check of compose.yml.
+	if text, err := command("--health", image.Config.Cmd[0]).CombinedOutput(); err != nil {
+		t.Errorf("the health check: %v: %s", err, text)
 	}
 	daemon.Hit(t, "a", "a")
 	daemon.Flush(t)

@@ -11,17 +11,16 @@ const { SECRET, LOGIN, HOST = '127.0.0.1', PORT = '3000' } = process.env;
 if (!SECRET) throw new Error('set SECRET to the secret in the configuration of pixel-ping');
 if (LOGIN !== undefined && !/^[^:]+:./s.test(LOGIN)) throw new Error('set LOGIN to user:password');
 
-// The daemon waits for a minute, and then sends the same counts again. What is
-// saved after that minute is counted twice, so the time limits here are shorter.
-const pool = new pg.Pool({ connectionTimeoutMillis: 5_000, statement_timeout: 30_000, query_timeout: 40_000 });
+// The daemon waits for an answer for a minute, so the application gives up earlier.
+const pool = new pg.Pool({ connectionTimeoutMillis: 5_000, query_timeout: 40_000 });
 // Without this handler, a stop of the database would end the application.
 pool.on('error', (err) => console.error(err));
 
 const sha256 = (text) => createHash('sha256').update(text).digest();
 
-// One statement is one transaction. It adds nothing if the id of the flush is known:
-// the flush was saved before, and only its answer was lost. All flushes update rows
-// in the same order; otherwise those of two daemons could deadlock.
+// It adds nothing if the id of the flush is known: the flush was saved before, and only
+// its answer was lost. All flushes update rows in the same order; otherwise those of two
+// daemons could deadlock.
 const add = `
 	WITH old AS (
 		DELETE FROM flushes WHERE saved < now() - interval '7 days' AND id <> $4
@@ -47,21 +46,40 @@ app.post('/save_hits', express.urlencoded({ extended: false, limit: '16mb' }), a
 	if (!timingSafeEqual(sha256(secret), sha256(SECRET))) return res.sendStatus(403);
 	const hits = parse(json);
 	if (hits === undefined) return res.sendStatus(400);
-	const keys = hits.map(([key]) => key);
-	const counts = hits.map(([, count]) => count);
+	const keys = [...hits.keys()];
 	// A flush from something else than the daemon may have no id: then it is new.
 	const id = req.get('Idempotency-Key') ?? randomUUID();
-	await pool.query(add, [keys.map(sha256), keys.map((key) => key.replaceAll('\0', '\\u0000')), counts, id]);
+	await save([keys.map(sha256), keys.map((key) => key.replaceAll('\0', '\\u0000')), [...hits.values()], id]);
 	res.sendStatus(204); // after the hits are saved, not before
 });
 
-// parse returns the keys and counts of a flush, or undefined if json is invalid.
+// save adds a flush in one transaction: completely, or not at all. The time limit is set
+// in the transaction, since PgBouncer refuses a connection that begins with one.
+async function save(flush) {
+	const client = await pool.connect();
+	try {
+		await client.query("BEGIN; SET LOCAL statement_timeout = '30s'");
+		await client.query(add, flush);
+		await client.query('COMMIT');
+		client.release();
+	} catch (err) {
+		client.release(err); // closes the connection, which ends the transaction
+		throw err;
+	}
+}
+
+// parse returns a map of the keys and counts of a flush, or undefined if json is invalid.
 function parse(json) {
 	try {
 		const flush = JSON.parse(json);
-		const hits = Object.entries(flush);
-		const counted = hits.every(([, count]) => Number.isSafeInteger(count) && count > 0);
-		return counted && typeof flush === 'object' && !Array.isArray(flush) ? hits : undefined;
+		if (typeof flush !== 'object' || Array.isArray(flush)) return undefined;
+		const hits = new Map();
+		for (const [text, count] of Object.entries(flush)) {
+			if (!Number.isSafeInteger(count) || count <= 0) return undefined;
+			const key = Buffer.from(text).toString(); // a half of a surrogate pair becomes U+FFFD
+			hits.set(key, (hits.get(key) ?? 0) + count);
+		}
+		return hits;
 	} catch {
 		return undefined;
 	}
@@ -96,10 +114,12 @@ app.use((req, res, next) => {
 // The periods of the page, in days. Today is one of them.
 const periods = [7, 30];
 
-// The hits of each day of the longest period, of all keys or of one.
+// The hits of each day of the longest period, of all keys or of one. The series has the
+// type timestamp: in some time zones a day of summer time has no midnight, and a series
+// with a time zone would be an hour late from then on and miss today.
 const perDay = (condition) => `
 	SELECT days.day::date::text AS day, coalesce(sum(count), 0) AS count
-	FROM generate_series(current_date - 29, current_date, interval '1 day') AS days (day)
+	FROM generate_series((current_date - 29)::timestamp, current_date::timestamp, interval '1 day') AS days (day)
 	LEFT JOIN hits ON hits.day = days.day::date AND hits.day > current_date - 30 ${condition}
 	GROUP BY days.day ORDER BY days.day`;
 const ofAll = perDay('');

@@ -69,7 +69,8 @@ type flush struct {
 // save saves one flush, and answers with 2xx only after that. After any other
 // answer the daemon keeps the counts and sends them again with the next flush.
 func (a *application) save(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, 64<<20)
+	// Without MaxBytesReader, ParseForm refuses bodies above 10 MB, and says 400.
+	r.Body = http.MaxBytesReader(w, r.Body, 16<<20)
 	if err := r.ParseForm(); err != nil {
 		status := http.StatusBadRequest
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -78,13 +79,18 @@ func (a *application) save(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), status)
 		return
 	}
+	if !r.PostForm.Has("json") {
+		http.Error(w, "the form has no json", http.StatusBadRequest)
+		return
+	}
 	if subtle.ConstantTimeCompare([]byte(r.PostForm.Get("secret")), []byte(a.secret)) != 1 {
 		http.Error(w, "the secret is wrong", http.StatusForbidden)
 		return
 	}
 	var hits map[string]int64
-	if err := json.Unmarshal([]byte(r.PostForm.Get("json")), &hits); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+	err := json.Unmarshal([]byte(r.PostForm.Get("json")), &hits)
+	if err != nil || hits == nil || len(hits) > 0 && slices.Min(slices.Collect(maps.Values(hits))) < 1 {
+		http.Error(w, "json is not an object of counts", http.StatusBadRequest)
 		return
 	}
 	id := r.Header.Get("Idempotency-Key")
