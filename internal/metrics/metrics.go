@@ -17,21 +17,27 @@ import (
 // Path is the path that answers; all others do not.
 const Path = "/metrics"
 
-// Handler answers GET requests for Path in Prometheus' text format, version 0.0.4,
-// and all other requests with 404.
+// Handler answers GET and HEAD requests for Path in Prometheus' text format, version
+// 0.0.4, and all other requests with 404. Its functions may be called by many goroutines
+// at once.
 type Handler struct {
-	Version string           // the daemon's
-	Stats   func() stats.All // may be called by many goroutines at once
+	Version  string           // the daemon's
+	Stats    func() stats.All // what the daemon counts
+	NotAfter func() time.Time // when the served certificate expires; zero if there is none
 }
 
 // ServeHTTP implements http.Handler.
 func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != Path || r.Method != http.MethodGet {
+	if r.URL.Path != Path || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
 	var p page
 	p.daemon(h.Stats())
+	if notAfter := h.NotAfter(); !notAfter.IsZero() {
+		p.seconds("pixel_ping_certificate_not_after_timestamp_seconds", "When the served certificate expires.",
+			notAfter.UnixMilli())
+	}
 	p.family("build_info", "gauge", "Always 1; the labels say what runs.")
 	fmt.Fprintf(&p, "pixel_ping_build_info{version=%s,revision=%s,goversion=%s} 1\n",
 		quote(h.Version), quote(revision()), quote(goVersion()))
