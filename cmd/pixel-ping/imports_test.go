@@ -22,7 +22,7 @@ func TestImports(t *testing.T) {
 		"internal/arguments": {"version"},
 		"internal/cert":      nil,
 		"internal/config":    {"node"},
-		"internal/endpoint":  {"hits", "node"},
+		"internal/endpoint":  {"cert", "hits", "node"},
 		"internal/flush":     {"endpoint", "hits", "logwriter", "stats"},
 		"internal/health":    nil,
 		"internal/hits":      {"journal", "stats"},
