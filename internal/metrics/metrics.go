@@ -55,6 +55,10 @@ func (p *page) daemon(s stats.All) {
 	p.metric("hits_refused_total", "counter", "Hits of new keys that were not counted: no room (maxmemory).", s.Refused)
 	p.metric("pending_hits", "gauge", "Hits that are held and not delivered yet.", s.Pending)
 	p.metric("pending_keys", "gauge", "Keys that are held. One that is hit again during a flush counts twice.", s.Keys)
+	p.metric("refused_by_application_hits", "gauge",
+		"Hits of keys that the application refuses, which are held apart and sent again each hour.", s.Aside)
+	p.metric("refused_by_application_hits_total", "counter",
+		"Hits of such keys that were dropped, since they had no room.", s.Dropped)
 	p.family("flushes_total", "counter", "Flushes, empty ones included. Delivered: everything was accepted.")
 	p.sample("flushes_total", "result", "delivered", s.Delivered)
 	p.sample("flushes_total", "result", "failed", s.Failed)
@@ -70,6 +74,7 @@ func (p *page) daemon(s stats.All) {
 	p.sample("connections_closed_total", "reason", "idle", s.Idle)
 	p.sample("connections_closed_total", "reason", "crowded", s.Crowded)
 	p.sample("connections_closed_total", "reason", "slow", s.Slow)
+	p.metric("handshakes_failed_total", "counter", "TLS handshakes of visitors that failed.", s.HandshakesFailed)
 }
 
 // process appends what the system says of the process. Prometheus' own clients use

@@ -21,12 +21,12 @@ import (
 )
 
 var counted100 = stats.All{
-	Hits: stats.Hits{Recorded: 101, Refused: 102, Pending: 103, Keys: 104},
+	Hits: stats.Hits{Recorded: 101, Refused: 102, Pending: 103, Keys: 104, Aside: 113, Dropped: 114},
 	Flushes: stats.Flushes{
 		Delivered: 105, Failed: 106, DeliveredHits: 107, InDoubt: 108,
 		LastDelivery: time.UnixMilli(1769850720123),
 	},
-	Connections: stats.Connections{Open: 109, Idle: 110, Crowded: 111, Slow: 112},
+	Connections: stats.Connections{Open: 109, Idle: 110, Crowded: 111, Slow: 112, HandshakesFailed: 115},
 }
 
 func handler(all stats.All) Handler {
@@ -82,6 +82,9 @@ func TestPage(t *testing.T) {
 		`pixel_ping_flushes_total{result="delivered"}`:          "105",
 		`pixel_ping_flushes_total{result="failed"}`:             "106",
 		"pixel_ping_delivered_hits_total":                       "107",
+		"pixel_ping_refused_by_application_hits":                "113",
+		"pixel_ping_refused_by_application_hits_total":          "114",
+		"pixel_ping_handshakes_failed_total":                    "115",
 		"pixel_ping_in_doubt_hits":                              "108",
 		"pixel_ping_last_delivery_timestamp_seconds":            "1769850720.123",
 		"pixel_ping_certificate_not_after_timestamp_seconds":    "1777334400",
