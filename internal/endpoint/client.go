@@ -73,7 +73,7 @@ func newClient(u *url.URL, target, secret string) client {
 		name += "%" + zone
 	}
 	c.address = net.JoinHostPort(name, cmp.Or(port, defaultPort))
-	if u.Scheme == "unix" {
+	if u.Path != "" {
 		c.network, c.address = "unix", u.Path
 	}
 	if u.User != nil {

@@ -32,7 +32,9 @@ func at(t *testing.T, address, secret string) *Endpoint {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(u, u.RequestURI(), secret, time.Second)
+	target := u.RequestURI()
+	u.Path = ""
+	return New(u, target, secret, time.Second)
 }
 
 // listening starts a server that calls script for each connection and then closes
