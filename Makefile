@@ -90,6 +90,11 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need rsyslogd rsyslog
 	@internal/rig/need '/usr/lib/*/rsyslog/omhiredis.so' rsyslog-hiredis
 	@internal/rig/need redis-server redis-server
+	@internal/rig/need dnsmasq dnsmasq-base
+	@internal/rig/need apache2 apache2-bin
+	@internal/rig/need gunicorn gunicorn
+	@internal/rig/need ip iproute2
+	@internal/rig/need unshare util-linux
 	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/e2e
 
 .PHONY: pictures

@@ -10,7 +10,6 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -117,19 +116,9 @@ func TestErrors(t *testing.T) {
 // issue writes a certificate that signs itself, and its key, which may be of any kind.
 func issue(t *testing.T, key crypto.Signer, from, until time.Time) (keyFile, certFile string) {
 	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: until}
-	text, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyText, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inPEM := func(kind string, text []byte) string {
-		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: text}))
-	}
-	return write(t, "key.pem", inPEM("PRIVATE KEY", keyText)), write(t, "cert.pem", inPEM("CERTIFICATE", text))
+	folder := t.TempDir()
+	rig.WriteSelfSigned(t, folder, key, x509.Certificate{NotBefore: from, NotAfter: until})
+	return filepath.Join(folder, "key.pem"), filepath.Join(folder, "cert.pem")
 }
 
 // generate makes a key of a kind. Go makes RSA keys of less than 1024 bits only if

@@ -3,23 +3,19 @@
 package conformance
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
-	"math/big"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"pixel-ping/internal/rig"
 )
@@ -48,45 +44,24 @@ func startApplication(t *testing.T, folder, options string) (port string, output
 	return strings.TrimPrefix(output.WaitLine(t, 0, "port "), "port "), output
 }
 
-// writeSelfSigned writes cert.pem and key.pem, for an RSA key if isRSA. names are the
+// writeCertificate writes cert.pem and key.pem, for an RSA key if isRSA. names are the
 // names in the certificate beside its common name, localhost.
-func writeSelfSigned(t *testing.T, isRSA bool, names ...string) (folder string) {
+func writeCertificate(t *testing.T, isRSA bool, names ...string) (folder string) {
 	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: names,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour),
-		BasicConstraintsValid: true, IsCA: true,
-	}
-	var key, public any
+	var key crypto.Signer
+	var err error
 	if isRSA {
-		k, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			t.Fatal(err)
-		}
-		key, public = k, &k.PublicKey
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
 	} else {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		key, public = k, &k.PublicKey
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	}
-	certText, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyText, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	folder = t.TempDir()
-	for name, block := range map[string]*pem.Block{
-		"cert.pem": {Type: "CERTIFICATE", Bytes: certText}, "key.pem": {Type: "PRIVATE KEY", Bytes: keyText},
-	} {
-		if err := os.WriteFile(filepath.Join(folder, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	rig.WriteSelfSigned(t, folder, key, x509.Certificate{
+		Subject: pkix.Name{CommonName: "localhost"}, DNSNames: names, BasicConstraintsValid: true, IsCA: true,
+	})
 	return folder
 }
 
@@ -138,7 +113,7 @@ func TestServersThatGoDoesNotReach(t *testing.T) {
 			if test.wayOut != "" && !strings.Contains(Differences[name], "`GODEBUG="+test.wayOut+"`") {
 				t.Errorf("the row does not have the way out, %s:\n%s", test.wayOut, Differences[name])
 			}
-			port, received := startApplication(t, writeSelfSigned(t, true, test.names...), test.options)
+			port, received := startApplication(t, writeCertificate(t, true, test.names...), test.options)
 			if test.through != nil {
 				port = test.through(t, port)
 			}
@@ -186,7 +161,7 @@ const tls = require("tls"), port = process.argv[1];
 func TestSuites(t *testing.T) {
 	const name = "suites of TLS 1.2"
 	for _, isRSA := range []bool{true, false} {
-		folder := writeSelfSigned(t, isRSA)
+		folder := writeCertificate(t, isRSA)
 		theirs, ours := pair(t, map[string]any{"sslkey": folder + "/key.pem", "sslcert": folder + "/cert.pem"})
 		accepted := make(map[string]string)
 		for _, s := range []*side{theirs, ours} {
