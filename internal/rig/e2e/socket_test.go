@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,5 +56,22 @@ func TestEndpointOverASocket(t *testing.T) {
 	received, err := os.ReadFile(filepath.Join(folder, "received"))
 	if want := "localhost /save_hits json=%7B%22a%22%3A2%2C%22b%22%3A1%7D&secret=s\n"; err != nil || string(received) != want {
 		t.Errorf("the application received\n%s(error %v), want\n%s", received, err, want)
+	}
+}
+
+// A site that has moved to https redirects with 308. The daemon says where to, but shows
+// no secret.
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	address := "127.0.0.1:" + rig.FreePort(t)
+	rig.StartNginx(t, t.TempDir(), "server { listen "+address+"; return 308 https://www.example.com$request_uri; }", address)
+	d := rig.StartDaemon(t, map[string]any{"endpoint": "http://" + address + "/save_hits?token=hunter2"})
+	d.Hit(t, "a")
+	d.Signal(t, syscall.SIGUSR2)
+	d.Stderr.WaitLine(t, 0, "pixel-ping: ")
+	config := d.Cmd.Args[len(d.Cmd.Args)-1]
+	if got, want := d.Stderr.String(), "--- flush failed with code:308\npixel-ping: "+config+": the application redirects to "+
+		"https://www.example.com/save_hits, which is not followed; \"endpoint\" may have to be that\n"; got != want {
+		t.Errorf("the daemon says\n%s, want\n%s", got, want)
 	}
 }
