@@ -74,7 +74,7 @@ func (p *page) daemon(s stats.All) {
 	p.sample("connections_closed_total", "reason", "idle", s.Idle)
 	p.sample("connections_closed_total", "reason", "crowded", s.Crowded)
 	p.sample("connections_closed_total", "reason", "slow", s.Slow)
-	p.metric("handshakes_failed_total", "counter", "TLS handshakes of visitors that failed.", s.HandshakesFailed)
+	p.metric("handshakes_failed_total", "counter", "TLS handshakes of visitors that failed.", s.FailedHandshakes)
 }
 
 // process appends what the system says of the process. Prometheus' own clients use

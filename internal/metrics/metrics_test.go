@@ -26,7 +26,7 @@ var counted100 = stats.All{
 		Delivered: 105, Failed: 106, DeliveredHits: 107, InDoubt: 108,
 		LastDelivery: time.UnixMilli(1769850720123),
 	},
-	Connections: stats.Connections{Open: 109, Idle: 110, Crowded: 111, Slow: 112, HandshakesFailed: 115},
+	Connections: stats.Connections{Open: 109, Idle: 110, Crowded: 111, Slow: 112, FailedHandshakes: 115},
 }
 
 func handler(all stats.All) Handler {

@@ -34,11 +34,11 @@ type Flushes struct {
 // that it has closed since the start, by the reason.
 type Connections struct {
 	Open    int64
-	Idle    int64 // no further request came for 75 s
+	Idle    int64 // no further request came in time
 	Crowded int64 // to make room for new ones, or new ones that found no room
 	Slow    int64 // the request, or the client's reading of the answer, took too long
 
-	HandshakesFailed int64 // TLS handshakes that failed since the start
+	FailedHandshakes int64 // of TLS, but those whose connection just ended
 }
 
 // All is what the whole daemon counts.
