@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"os/exec"
@@ -45,9 +46,7 @@ func TestCertificateThatExpires(t *testing.T) {
 	output := rig.NewOutput()
 	d := rig.Start(t, exec.Command(rig.Binary, config), rig.NewOutput(), output)
 	d.Stdout.WaitLine(t, 0, "Serving metrics")
-	if got := output.String(); !strings.Contains(got, warning) {
-		t.Errorf("the start says\n%s, want\n%s", got, warning)
-	}
+	output.WaitLine(t, 0, strings.TrimSuffix(warning, "\n"))
 	page := scrape(t, metrics)
 	promtool(t, page, "check", "metrics")
 	want := fmt.Sprintf("\npixel_ping_certificate_not_after_timestamp_seconds %d\n", until.Unix())
@@ -69,5 +68,32 @@ func TestCertificateThatExpires(t *testing.T) {
 	text, err = exec.Command(rig.Binary, "--health", config).CombinedOutput()
 	if err != nil {
 		t.Errorf("with the old certificate the daemon is not healthy: %s", text)
+	}
+}
+
+// A client that does not trust the certificate shows in the metrics, and not in the log.
+func TestHandshakeThatFails(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	rig.WriteCertificate(t, folder)
+	metrics := "127.0.0.1:" + rig.FreePort(t)
+	received := rig.NewEndpoint(t)
+	d := rig.StartDaemon(t, map[string]any{
+		"endpoint": "http://" + received.Address, "metrics": metrics,
+		"sslkey": folder + "/key.pem", "sslcert": folder + "/cert.pem",
+	})
+	if conn, err := tls.Dial("tcp", d.Address, &tls.Config{RootCAs: x509.NewCertPool()}); err == nil {
+		conn.Close()
+		t.Fatal("a client trusts the certificate")
+	}
+	const want = "\npixel_ping_handshakes_failed_total 1\n"
+	for limit := time.Now().Add(rig.Deadline); !strings.Contains(scrape(t, metrics), want); <-time.After(20 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("the page does not have%s:\n%s", want, scrape(t, metrics))
+		}
+	}
+	d.Stop(t)
+	if got := d.Stderr.String(); got != "" {
+		t.Errorf("the log has:\n%s", got)
 	}
 }
