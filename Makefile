@@ -81,7 +81,7 @@ $(EXPRESS)/installed: testdata/recipes/express/package.json
 	@touch $@
 
 .PHONY: e2e
-e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Chromium, nginx, PostgreSQL, Prometheus, rsyslog, Redis, npm)
+e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Chromium, nginx, Apache, gunicorn, dnsmasq, PostgreSQL, Prometheus, rsyslog, Redis, npm)
 	@internal/rig/need chromium chromium
 	@internal/rig/need nginx nginx
 	@internal/rig/need '/usr/lib/postgresql/*/bin/postgres' postgresql
@@ -95,7 +95,7 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need gunicorn gunicorn
 	@internal/rig/need ip iproute2
 	@internal/rig/need unshare util-linux
-	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/e2e
+	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/e2e
 
 .PHONY: pictures
 pictures: build $(EXPRESS)/installed ## take the README's pictures of the pages anew (needs what e2e needs)

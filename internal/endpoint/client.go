@@ -95,9 +95,8 @@ type failure struct {
 
 func (f *failure) Error() string { return f.message }
 
-// RedirectsTo returns the URL that the application redirects to, if err says that it
-// does, or else "". The URL is without user, password, query and fragment, since they may
-// be secrets. The client does not follow it: a redirected POST may become a GET.
+// RedirectsTo returns the URL to which the application redirects, if err is about that, or
+// else "". It leaves out user, password, query and fragment, which may be secrets.
 func RedirectsTo(err error) string {
 	if failed, ok := errors.AsType[*failure](err); ok {
 		return failed.location
@@ -263,19 +262,18 @@ func drain(conn net.Conn, answer io.Reader) (location string) {
 	return response.Header.Get("Location")
 }
 
-// resolve returns where a Location leads, for people.
+// resolve returns where a Location leads, or "" if it is no URL. An error would quote it.
 func (c *client) resolve(location string) string {
-	base := "http://" + c.host + c.target
+	scheme := "http"
 	if c.tls != nil {
-		base = "https://" + c.host + c.target
+		scheme = "https"
 	}
-	from, err := url.Parse(base)
+	to, err := url.Parse(scheme + "://" + c.host + c.target)
+	if err == nil {
+		to, err = to.Parse(location)
+	}
 	if err != nil {
 		return ""
-	}
-	to, err := from.Parse(location)
-	if err != nil {
-		return "" // The error quotes the location, which may hold a secret.
 	}
 	return (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path, RawPath: to.RawPath}).String()
 }

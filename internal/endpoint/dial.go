@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -45,7 +46,7 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 // fail, the error is the first one's.
 func race(
 	ctx context.Context, addresses []net.IPAddr, connect func(context.Context, net.IPAddr) (net.Conn, error),
-) (net.Conn, error) {
+) (conn net.Conn, err error) {
 	type attempt struct {
 		conn net.Conn
 		err  error
@@ -66,26 +67,26 @@ func race(
 			if err != nil {
 				close(fail)
 			}
-			ended <- attempt{conn, err}
+			select {
+			case ended <- attempt{conn, err}:
+			case <-ctx.Done():
+				if err == nil {
+					conn.Close()
+				}
+			}
 		}()
 		failed = fail
 	}
-	var first error
-	for i := range addresses {
-		this := <-ended
-		if this.err == nil {
-			go func() {
-				for range addresses[i+1:] {
-					if late := <-ended; late.err == nil {
-						late.conn.Close()
-					}
-				}
-			}()
-			return this.conn, nil
-		}
-		if first == nil {
-			first = this.err
+	for range addresses {
+		select {
+		case this := <-ended:
+			if this.err == nil {
+				return this.conn, nil
+			}
+			err = cmp.Or(err, this.err)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		}
 	}
-	return nil, first
+	return nil, err
 }
