@@ -153,9 +153,10 @@ func generate(t *testing.T, kind string) crypto.Signer {
 func TestKeys(t *testing.T) {
 	const advice = "; use one on the curve P-256, or an RSA key of 2048 bits"
 	for kind, want := range map[string]string{
-		"P-224":    "unsupported certificate curve (P-224)",
-		"RSA 512":  "certificate RSA key size too small for supported signature algorithms",
-		"RSA 768":  "failed to sign handshake: crypto/rsa: 768-bit keys are insecure (see https://go.dev/pkg/crypto/rsa#hdr-Minimum_key_size)",
+		"P-224":   "unsupported certificate curve (P-224)",
+		"RSA 512": "certificate RSA key size too small for supported signature algorithms",
+		"RSA 768": "failed to sign handshake: crypto/rsa: 768-bit keys are insecure " +
+			"(see https://go.dev/pkg/crypto/rsa#hdr-Minimum_key_size)",
 		"RSA 1024": "",
 		"RSA 2048": "",
 		"P-256":    "",

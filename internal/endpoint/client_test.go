@@ -67,7 +67,7 @@ func TestRace(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var open atomic.Int64
 				began := time.Now()
-				conn, err := race(t.Context(), addresses(len(test.takes)), func(ctx context.Context, ip net.IPAddr) (net.Conn, error) {
+				connect := func(ctx context.Context, ip net.IPAddr) (net.Conn, error) {
 					i := ip.IP.To4()[3]
 					// Like a connection that is there when its context ends.
 					select {
@@ -79,7 +79,8 @@ func TestRace(t *testing.T) {
 					}
 					open.Add(1)
 					return &numbered{number: int(i), open: &open}, nil
-				})
+				}
+				conn, err := race(t.Context(), addresses(len(test.takes)), connect)
 				got := -1
 				if err == nil {
 					got = conn.(*numbered).number

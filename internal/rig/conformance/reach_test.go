@@ -102,8 +102,9 @@ func TestServersThatGoDoesNotReach(t *testing.T) {
 		want    string
 		wayOut  string
 	}{
-		"servers with old key exchanges": {`{"ciphers": "AES256-SHA256:AES128-GCM-SHA256", "maxVersion": "TLSv1.2"}`,
-			[]string{"localhost"}, nil, "remote error: tls: handshake failure", ""},
+		"servers with old key exchanges": {
+			`{"ciphers": "AES256-SHA256:AES128-GCM-SHA256", "maxVersion": "TLSv1.2"}`, []string{"localhost"}, nil,
+			"remote error: tls: handshake failure", ""},
 		"certificates with a common name only": {`{}`, nil, nil, "tls: failed to verify certificate: x509: " +
 			"certificate relies on legacy Common Name field, use SANs instead", ""},
 		"firewalls that want a ClientHello of one packet": {`{}`, []string{"localhost"}, onePacket,
@@ -147,7 +148,8 @@ const tls = require("tls"), port = process.argv[1];
 (async () => {
   for (const ciphers of tls.getCiphers().filter((name) => !name.startsWith("tls_")).map((name) => name.toUpperCase())) {
     await new Promise((resolve) => {
-      const socket = tls.connect({port, host: "127.0.0.1", rejectUnauthorized: false, ciphers, maxVersion: "TLSv1.2"}, () => {
+      const options = {port, host: "127.0.0.1", rejectUnauthorized: false, ciphers, maxVersion: "TLSv1.2"};
+      const socket = tls.connect(options, () => {
         console.log(ciphers);
         socket.destroy();
         resolve();

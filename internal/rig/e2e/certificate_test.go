@@ -55,8 +55,9 @@ func TestCertificateThatExpires(t *testing.T) {
 	}
 
 	write(elliptic.P224())
-	refused := "sslkey " + folder + "/key.pem with sslcert " + folder + "/cert.pem: no client can connect with this key: " +
-		"unsupported certificate curve (P-224); use one on the curve P-256, or an RSA key of 2048 bits"
+	refused := "sslkey " + folder + "/key.pem with sslcert " + folder + "/cert.pem: " +
+		"no client can connect with this key: unsupported certificate curve (P-224); " +
+		"use one on the curve P-256, or an RSA key of 2048 bits"
 	prefix := "pixel-ping: " + config + ": "
 	output.WaitLine(t, 0, prefix+refused+"; the old certificate is still served")
 	for _, args := range [][]string{{"--check", config}, {config}} {
@@ -87,7 +88,8 @@ func TestHandshakeThatFails(t *testing.T) {
 		t.Fatal("a client trusts the certificate")
 	}
 	const want = "\npixel_ping_handshakes_failed_total 1\n"
-	for limit := time.Now().Add(rig.Deadline); !strings.Contains(scrape(t, metrics), want); <-time.After(20 * time.Millisecond) {
+	limit := time.Now().Add(rig.Deadline)
+	for ; !strings.Contains(scrape(t, metrics), want); <-time.After(20 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatalf("the page does not have%s:\n%s", want, scrape(t, metrics))
 		}

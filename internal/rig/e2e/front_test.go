@@ -346,7 +346,8 @@ func TestFrontServesWithoutCounting(t *testing.T) {
 	}
 	n := startNginx(t, recipes+"front.conf", "127.0.0.1:9187", behind.Listener.Addr().String(),
 		"upstream pixel_ping {", include("uncounted.conf")+"upstream pixel_ping {",
-		"\tlocation = /pixel.gif {\n", include("address.conf")+"\tlocation = /pixel.gif {\n"+include("uncounted-location.conf"))
+		"\tlocation = /pixel.gif {\n",
+		include("address.conf")+"\tlocation = /pixel.gif {\n"+include("uncounted-location.conf"))
 	const query = "?key=%61+%2B%2f%2F%00%zz&x==?/../'<>[]{}|^`&KEY=d"
 	const browser = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"
 	logged := 0

@@ -315,7 +315,8 @@ CustomLog %[1]s/access.log "%%{Host}i %%m %%U %%>s"
 		}
 	}
 	output := rig.NewOutput()
-	p := rig.Start(t, exec.Command("apache2", "-D", "FOREGROUND", "-f", filepath.Join(folder, "apache.conf")), output, output)
+	apache := exec.Command("apache2", "-D", "FOREGROUND", "-f", filepath.Join(folder, "apache.conf"))
+	p := rig.Start(t, apache, output, output)
 	p.WaitListening(t, listen)
 	return folder
 }

@@ -47,14 +47,16 @@ func TestEndpointOverASocket(t *testing.T) {
 			t.Fatalf("gunicorn does not listen:\n%s", output)
 		}
 	}
-	d := rig.StartDaemon(t, map[string]any{"endpoint": "http://unix:" + folder + "/app.sock:/save_hits?from=pixel", "secret": "s"})
-	if want := "Flushing hits to http://unix:" + folder + "/app.sock:/save_hits?from=xxxxx\n"; !strings.HasPrefix(d.Stdout.String(), want) {
+	endpoint := "http://unix:" + folder + "/app.sock:/save_hits?from="
+	d := rig.StartDaemon(t, map[string]any{"endpoint": endpoint + "pixel", "secret": "s"})
+	if want := "Flushing hits to " + endpoint + "xxxxx\n"; !strings.HasPrefix(d.Stdout.String(), want) {
 		t.Errorf("the daemon announces %s, want %s", d.Stdout, want)
 	}
 	d.Hit(t, "a", "a", "b")
 	d.Stop(t)
 	received, err := os.ReadFile(filepath.Join(folder, "received"))
-	if want := "localhost /save_hits json=%7B%22a%22%3A2%2C%22b%22%3A1%7D&secret=s\n"; err != nil || string(received) != want {
+	const want = "localhost /save_hits json=%7B%22a%22%3A2%2C%22b%22%3A1%7D&secret=s\n"
+	if err != nil || string(received) != want {
 		t.Errorf("the application received\n%s(error %v), want\n%s", received, err, want)
 	}
 }
@@ -64,7 +66,8 @@ func TestEndpointOverASocket(t *testing.T) {
 func TestRedirect(t *testing.T) {
 	t.Parallel()
 	address := "127.0.0.1:" + rig.FreePort(t)
-	rig.StartNginx(t, t.TempDir(), "server { listen "+address+"; return 308 https://www.example.com$request_uri; }", address)
+	server := "server { listen " + address + "; return 308 https://www.example.com$request_uri; }"
+	rig.StartNginx(t, t.TempDir(), server, address)
 	d := rig.StartDaemon(t, map[string]any{"endpoint": "http://" + address + "/save_hits?token=hunter2"})
 	d.Hit(t, "a")
 	d.Signal(t, syscall.SIGUSR2)
