@@ -20,7 +20,7 @@ func TestImports(t *testing.T) {
 		"cmd/pixel-ping": {"arguments", "cert", "config", "endpoint", "flush", "health", "hits", "journal", "listen",
 			"logwriter", "memory", "metrics", "pixel", "server", "signals", "stats", "systemd", "version"},
 		"internal/arguments": {"version"},
-		"internal/cert":      nil,
+		"internal/cert":      {"arguments"},
 		"internal/config":    {"node"},
 		"internal/endpoint":  {"cert", "hits", "node"},
 		"internal/flush":     {"endpoint", "hits", "logwriter", "stats"},

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"pixel-ping/internal/arguments"
 )
 
 const (
@@ -192,7 +194,7 @@ func (f files) read() (t texts, err error) {
 func (f files) parse(t texts) (*tls.Certificate, error) {
 	if isEncrypted([]byte(t.key)) {
 		return nil, fmt.Errorf("sslkey %s: the key is encrypted; decrypt it into another file, and name that one: "+
-			"openssl pkey -in %s -out decrypted.pem", f.key, quote(f.key))
+			"openssl pkey -in %s -out decrypted.pem", f.key, arguments.Quote(f.key))
 	}
 	certificate, err := tls.X509KeyPair([]byte(t.cert), []byte(t.key))
 	if err != nil {
@@ -251,14 +253,6 @@ func isEncrypted(text []byte) bool {
 		}
 	}
 	return false
-}
-
-// quote returns a path as a shell takes it.
-func quote(path string) string {
-	if !strings.ContainsAny(path, " \t\n'\"\\$`&;|<>()*?[]#~!{}") {
-		return path
-	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 func parseAuthorities(text []byte) ([]*x509.Certificate, error) {
