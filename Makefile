@@ -94,6 +94,7 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need apache2 apache2-bin
 	@internal/rig/need gunicorn gunicorn
 	@internal/rig/need ip iproute2
+	@internal/rig/need /usr/sbin/update-ca-certificates ca-certificates
 	@internal/rig/need unshare util-linux
 	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/e2e
 

@@ -5,8 +5,13 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -241,6 +246,38 @@ func TestWithoutEDNS0(t *testing.T) {
 	t.Setenv("GODEBUG", "netedns0=0")
 	d = rig.StartDaemon(t, settings)
 	within(t, d, d.Stdout, "--- flushed ---")
+}
+
+// The system gets another authority while the daemon runs. The next flush is delivered.
+func TestAuthorityThatIsAdded(t *testing.T) {
+	if !enter(t, "") {
+		return
+	}
+	// The real folder stays as it is outside.
+	if err := syscall.Mount("none", "/etc/ssl/certs", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	write := func(of *rig.Identity) {
+		if err := os.WriteFile("/etc/ssl/certs/ca-certificates.crt", []byte(rig.CertificatesPEM(of)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(rig.Issue(t, "another", nil))
+	authority := rig.Issue(t, "authority", nil)
+	certificate := rig.Issue(t, "application", authority)
+	application := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	application.Config.ErrorLog = log.New(io.Discard, "", 0)
+	application.TLS = &tls.Config{Certificates: []tls.Certificate{{
+		Certificate: [][]byte{certificate.Certificate.Raw}, PrivateKey: certificate.Key,
+	}}}
+	application.StartTLS()
+	defer application.Close()
+	d := rig.StartDaemon(t, map[string]any{"endpoint": application.URL})
+	within(t, d, d.Stderr, "--- cannot connect to endpoint : tls: failed to verify certificate: x509: "+
+		"certificate signed by unknown authority")
+	write(authority)
+	within(t, d, d.Stdout, "--- flushed ---")
+	d.Stop(t)
 }
 
 // Apache answers 400 to a Host with the zone of an IPv6 address. The daemon connects to
