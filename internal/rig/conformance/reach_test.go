@@ -125,13 +125,13 @@ func TestServersThatGoDoesNotReach(t *testing.T) {
 				return s
 			}
 			flush("original").Stdout.WaitLine(t, 0, "--- flushed ---")
-			count := strings.Count(received.String(), "received")
+			received.WaitLine(t, 0, "received")
 			got := flush("ours").Stderr.WaitLine(t, 0, "--- ")
 			if want := "--- cannot connect to endpoint : " + test.want; got != want {
 				t.Errorf("ours says %q, want %q", got, want)
 			}
-			if now := strings.Count(received.String(), "received"); count != 1 || now != 1 {
-				t.Errorf("the application received %d and %d requests, want 1 and 1", count, now)
+			if count := strings.Count(received.String(), "received"); count != 1 {
+				t.Errorf("the application received %d requests, want the original's alone", count)
 			}
 			if test.wayOut != "" {
 				t.Setenv("GODEBUG", test.wayOut)
