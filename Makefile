@@ -105,6 +105,11 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need pgbouncer pgbouncer
 	@internal/rig/need /usr/lib/nginx/modules/ngx_http_modsecurity_module.so libnginx-mod-http-modsecurity
 	@internal/rig/need /etc/modsecurity/crs/crs-setup.conf modsecurity-crs
+	@internal/rig/need dnsmasq dnsmasq-base
+	@internal/rig/need apache2 apache2-bin
+	@internal/rig/need ip iproute2
+	@internal/rig/need /usr/sbin/update-ca-certificates ca-certificates
+	@internal/rig/need unshare util-linux
 	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/e2e
 
 .PHONY: pictures

@@ -119,7 +119,7 @@ func (d *daemon) start(ctx context.Context) error {
 		}
 		conf.Host = "" // for the URL: the socket has its own address
 	}
-	handler := metrics.Handler{Version: version.Number, Stats: d.stats}
+	handler := metrics.Handler{Version: version.Number, Stats: d.stats, NotAfter: certificate.NotAfter}
 	if d.metrics, err = metrics.Start(d.signals.Stopped, conf.Metrics, handler); err != nil {
 		return d.path.Name(err)
 	}
@@ -143,7 +143,7 @@ func (d *daemon) serve() (err error) {
 	answered := make(chan struct{})
 	d.flushed = make(chan flush.Rest, 1)
 	go func() { d.flushed <- d.flusher.Run(d.signals.Abandoned, answered, d.signals.Forced) }()
-	go d.certificate.Watch(d.signals.Abandoned, func(err error) { d.tell(err.Error()) })
+	go d.certificate.Watch(d.signals.Abandoned, d.tell)
 	go memory.Return(d.signals.Abandoned)
 	status := func() string { return d.stats().Status(time.Now()) }
 	d.manager.Ready(d.signals.Stopped, status)
@@ -186,6 +186,9 @@ func (d *daemon) load() (conf config.Config, certificate *cert.Certificate, err 
 	if err == nil {
 		certificate, err = cert.Load(conf.SSLKey, conf.SSLCert, conf.SSLCA)
 		err = d.path.Name(err)
+		if warning := certificate.Warning(); warning != "" {
+			warnings = append(warnings, warning)
+		}
 		machine := memory.ThisMachine()
 		warnings = append(warnings, machine.Fit(&conf.MaxMemory, &conf.MaxConnections, server.DefaultConnections)...)
 	}

@@ -26,7 +26,8 @@
 //	host           the name or address to listen on (all interfaces)
 //	port           the port to listen on, 0 for a free one; or the path of a Unix socket, which has a slash in it
 //	interval       seconds between two flushes
-//	endpoint       the URL that the counts are posted to (none: they are only logged)
+//	endpoint       the URL that the counts are posted to, http://unix:/run/app.sock:/save_hits for a Unix
+//	               socket (none: they are only logged)
 //	discard        true to drop the counts of a failed flush (false: send them again)
 //	secret         sent with each flush, for the application to check
 //	maxmemory      megabytes that the keys may take (a quarter of the memory, at most 256)
@@ -37,6 +38,9 @@
 //	sslkey         a file with the key of the certificate, for HTTPS
 //	sslcert        a file with the certificate
 //	sslca          a file with certificates of authorities, to complete its chain
+//
+// The environment variables SSL_CERT_FILE and SSL_CERT_DIR name other certificates of authorities than
+// the system's, for an endpoint with https.
 //
 // # Signals
 //

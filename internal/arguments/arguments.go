@@ -59,7 +59,7 @@ func Parse(args []string, stdout, stderr io.Writer) (what string, path Path, sta
 	}
 	if what == Check && os.Geteuid() == 0 {
 		fmt.Fprintf(stderr, "pixel-ping: root may read what the service may not; this sees what the service sees: "+
-			"runuser -u pixel-ping -- pixel-ping --check %s\n", OneLine(name))
+			"runuser -u pixel-ping -- pixel-ping --check %s\n", OneLine(Quote(name)))
 	}
 	return what, Path(name), 0
 }
@@ -101,3 +101,11 @@ func (p Path) Answer(stdout io.Writer, answer string, err error) error {
 
 // OneLine escapes the line ends in text. The name of a file may bring some.
 func OneLine(text string) string { return strings.ReplaceAll(text, "\n", `\n`) }
+
+// Quote returns a path as a shell takes it.
+func Quote(path string) string {
+	if !strings.ContainsAny(path, " \t\n'\"\\$`&;|<>()*?[]#~!{}") {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}

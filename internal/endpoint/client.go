@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -18,13 +19,11 @@ import (
 	"syscall"
 	"time"
 
+	"pixel-ping/internal/cert"
 	"pixel-ping/internal/hits"
 )
 
 const (
-	// connectTimeout is for connecting and the TLS handshake together. It lets
-	// the system send its SYN again three times.
-	connectTimeout = 10 * time.Second
 	// drainTimeout is for what follows the status line, which says nothing new.
 	drainTimeout = time.Second
 	// maxAnswer is how many bytes of an answer are read: more than any header
@@ -37,13 +36,15 @@ type client struct {
 	secret        string
 	target        string // of the request line
 	host          string // as the Host header has it, lower case as Node's
+	network       string // tcp or unix
 	address       string // to connect to
 	authorization string // a header line, or ""
 
-	tls *tls.Config // nil for http
+	tls   *tls.Config // nil for http
+	stale bool        // the roots in tls do not have the authority of the application's certificate
 
-	// Dial connects, as net.Dialer's DialContext does. It may be replaced before
-	// the first Send.
+	// Dial looks up the name and connects, as net.Dialer's DialContext does. It may be
+	// replaced before the first Send.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Alive is called at the beginning of each POST with the most time that it may take.
 	// It may be nil.
@@ -52,19 +53,28 @@ type client struct {
 
 // newClient returns the client of New.
 func newClient(u *url.URL, target, secret string) client {
-	name, port := strings.ToLower(u.Hostname()), u.Port()
-	c := client{secret: secret, target: target, host: name, Dial: new(net.Dialer).DialContext}
+	// The zone of an IPv6 address means something on this machine only (RFC 6874), so
+	// that Apache answers 400 to a Host with one.
+	name, zone, _ := strings.Cut(u.Hostname(), "%")
+	name, port := strings.ToLower(name), u.Port()
+	c := client{secret: secret, target: target, host: name, network: "tcp", Dial: dial}
 	if strings.Contains(name, ":") {
 		c.host = "[" + name + "]"
 	}
 	if port != "" {
 		c.host += ":" + port
 	}
+	defaultPort := "80"
 	if u.Scheme == "https" {
 		c.tls = &tls.Config{ServerName: name}
-		c.address = net.JoinHostPort(name, cmp.Or(port, "443"))
-	} else {
-		c.address = net.JoinHostPort(name, cmp.Or(port, "80"))
+		defaultPort = "443"
+	}
+	if zone != "" {
+		name += "%" + zone
+	}
+	c.address = net.JoinHostPort(name, cmp.Or(port, defaultPort))
+	if u.Path != "" {
+		c.network, c.address = "unix", u.Path
 	}
 	if u.User != nil {
 		password, _ := u.User.Password()
@@ -79,9 +89,20 @@ type failure struct {
 	message string // as the original's log has it
 	outcome outcome
 	written bool // the whole request was written: if outcome is not a status, the application may have saved the counts
+
+	location string // where a redirect leads, for RedirectsTo
 }
 
 func (f *failure) Error() string { return f.message }
+
+// RedirectsTo returns the URL to which the application redirects, if err is about that, or
+// else "". It leaves out user, password, query and fragment, which may be secrets.
+func RedirectsTo(err error) string {
+	if failed, ok := errors.AsType[*failure](err); ok {
+		return failed.location
+	}
+	return ""
+}
 
 // An outcome is the status of the answer, or one of the constants if there was none.
 type outcome int
@@ -108,12 +129,14 @@ func (c *client) post(ctx context.Context, timeout time.Duration, id string, cou
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
 	var status int
+	var location string
 	var written bool
 	how := unreachable
 	conn, raw, err := c.connect(ctx)
 	switch {
 	case err == nil:
-		if status, written, err = c.exchange(ctx, conn, raw, id, counts); err != nil && err != errNotHTTP {
+		status, location, written, err = c.exchange(ctx, conn, raw, id, counts)
+		if err != nil && err != errNotHTTP {
 			how = cut
 		}
 	case c.tls == nil && errors.Is(err, syscall.ECONNRESET):
@@ -121,22 +144,28 @@ func (c *client) post(ctx context.Context, timeout time.Duration, id string, cou
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
-		err, how = context.Cause(ctx), late
+		if how = late; !errors.Is(err, context.Cause(ctx)) {
+			err = context.Cause(ctx)
+		}
 	case err == nil && status >= 200 && status <= 299:
 		return nil
 	case err == nil:
-		return &failure{fmt.Sprintf("flush failed with code:%d", status), outcome(status), written}
+		failed := &failure{fmt.Sprintf("flush failed with code:%d", status), outcome(status), written, ""}
+		if status >= 300 && status <= 399 && location != "" {
+			failed.location = c.resolve(location)
+		}
+		return failed
 	}
-	return &failure{"cannot connect to endpoint : " + reason(err), how, written}
+	return &failure{"cannot connect to endpoint : " + reason(err), how, written, ""}
 }
 
 // exchange writes the request to conn while it reads the answer, and returns the
-// answer's status, and whether the whole request was written. It closes conn. A
-// connection is used once: the application may close one that was kept at the
+// answer's status, its Location, and whether the whole request was written. It closes
+// conn. A connection is used once: the application may close one that was kept at the
 // moment of the next flush.
 func (c *client) exchange(
 	ctx context.Context, conn, raw net.Conn, id string, counts []hits.Count,
-) (status int, written bool, err error) {
+) (status int, location string, written bool, err error) {
 	// raw, as closing conn may wait for the other end to read TLS's close_notify.
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 
@@ -151,7 +180,7 @@ func (c *client) exchange(
 	answer := bufio.NewReader(io.LimitReader(conn, maxAnswer))
 	line, status, err := readStatus(answer)
 	if err == nil {
-		drain(conn, io.MultiReader(strings.NewReader(line), answer))
+		location = drain(conn, io.MultiReader(strings.NewReader(line), answer))
 		if status >= 200 && status <= 299 {
 			// An application may answer first and read the rest afterwards.
 			<-ended
@@ -159,40 +188,48 @@ func (c *client) exchange(
 	}
 	conn.Close()
 	<-ended
-	return status, writing == nil, err
+	return status, location, writing == nil, err
 }
 
 // connect returns the connection to write to, and the TCP connection below it:
 // the same one, but for TLS.
 func (c *client) connect(ctx context.Context) (conn, raw net.Conn, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %v", connectTimeout))
+	raw, err = c.Dial(ctx, c.network, c.address)
+	if err != nil || c.tls == nil {
+		return raw, raw, err
+	}
+	if c.stale {
+		// The authority may have been added since.
+		c.tls.RootCAs, c.stale = cert.Roots(), false
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no TLS handshake within %v", connectTimeout))
 	defer cancel()
-	raw, err = c.Dial(ctx, "tcp", c.address)
-	conn = raw
-	if err == nil && c.tls != nil {
-		secure := tls.Client(raw, c.tls)
-		if err = secure.HandshakeContext(ctx); err != nil {
-			raw.Close()
+	secure := tls.Client(raw, c.tls)
+	if err = secure.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
 		}
-		conn = secure
+		_, c.stale = errors.AsType[x509.UnknownAuthorityError](err)
 	}
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return conn, raw, err
+	return secure, raw, err
 }
 
 var errNotHTTP = errors.New("the answer is not HTTP")
 
-var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([0-9]{3})(?: .*)?\r\n$`)
+// Lines may end in LF alone (RFC 9112, 2.2).
+var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([0-9]{3})(?: .*)?\r?\n$`)
 
-// readStatus returns the status line of the answer and its code. It skips
-// interim answers, such as 103, but takes 101 as final: the request does not
-// ask for another protocol.
+// readStatus returns the status line of the answer and its code. It skips empty lines
+// before it, and interim answers, such as 103, but takes 101 as final: the request does
+// not ask for another protocol.
 func readStatus(answer *bufio.Reader) (line string, status int, err error) {
 	for {
 		if line, err = answer.ReadString('\n'); err != nil {
 			return "", 0, err
+		}
+		if isEmpty(line) {
+			continue
 		}
 		match := statusLine.FindStringSubmatch(line)
 		if match == nil {
@@ -202,7 +239,7 @@ func readStatus(answer *bufio.Reader) (line string, status int, err error) {
 		if status == http.StatusSwitchingProtocols || status < 100 || status > 199 {
 			return line, status, nil
 		}
-		for line != "\r\n" {
+		for !isEmpty(line) {
 			if line, err = answer.ReadString('\n'); err != nil {
 				return "", 0, err
 			}
@@ -210,13 +247,33 @@ func readStatus(answer *bufio.Reader) (line string, status int, err error) {
 	}
 }
 
-// drain reads and ignores the rest of an answer, complete or not, so that the
-// application can finish writing it. drain takes drainTimeout at most, so that
-// no answer can hold up the flush.
-func drain(conn net.Conn, answer io.Reader) {
+func isEmpty(line string) bool { return line == "\r\n" || line == "\n" }
+
+// drain reads the rest of an answer, complete or not, so that the application can finish
+// writing it, and returns its Location. drain takes drainTimeout at most, so that no
+// answer can hold up the flush.
+func drain(conn net.Conn, answer io.Reader) (location string) {
 	conn.SetReadDeadline(time.Now().Add(drainTimeout))
 	response, err := http.ReadResponse(bufio.NewReader(answer), nil)
-	if err == nil {
-		io.Copy(io.Discard, response.Body)
+	if err != nil {
+		return ""
 	}
+	io.Copy(io.Discard, response.Body)
+	return response.Header.Get("Location")
+}
+
+// resolve returns where a Location leads, or "" if it is no URL. An error would quote it.
+func (c *client) resolve(location string) string {
+	scheme := "http"
+	if c.tls != nil {
+		scheme = "https"
+	}
+	to, err := url.Parse(scheme + "://" + c.host + c.target)
+	if err == nil {
+		to, err = to.Parse(location)
+	}
+	if err != nil {
+		return ""
+	}
+	return (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path, RawPath: to.RawPath}).String()
 }

@@ -27,12 +27,12 @@ type Endpoint struct {
 	retried string    // the last key that was set aside and tried again
 }
 
-// New returns the endpoint with the scheme (http or https), host and user of u.
-// The request line has target. If secret is not empty, it is sent with the
-// counts. From connecting to the status line of the answer, a POST may take a
-// minute, or interval (the time between two flushes) if that is longer, but at most
-// ten minutes; of this, connecting and the TLS handshake may take 10 seconds. The
-// original waits for ever.
+// New returns the endpoint with the scheme (http or https), host and user of u. If u has
+// a path, it is that of the Unix socket to connect to. The request line has target. If
+// secret is not empty, it is sent with the counts. From the look-up of the host to the
+// status line of the answer, a POST may take a minute, or interval (the time between two
+// flushes) if that is longer, but at most ten minutes; of this, a connection may take 10
+// seconds, and so may its TLS handshake. The original waits for ever.
 //
 // The original sends only the path of the URL (its endReqOpts). Here target may
 // have a query, and user:password is sent as Basic authentication, since that is

@@ -11,13 +11,18 @@ import (
 // text is Node's, so that a search of the log for ECONNREFUSED still finds it.
 func reason(err error) string {
 	var address string
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Addr != nil {
+	op, isOp := errors.AsType[*net.OpError](err)
+	if isOp && op.Addr != nil {
 		address = op.Addr.String()
 	}
 	dns, isDNS := errors.AsType[*net.DNSError](err)
 	switch {
 	case isDNS && dns.IsNotFound:
 		return "getaddrinfo ENOTFOUND " + dns.Name
+	case isDNS:
+		return "getaddrinfo EAI_AGAIN " + dns.Name + ": " + dns.Err
+	case isOp && op.Op == "dial" && op.Timeout():
+		return "connect ETIMEDOUT " + address
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connect ECONNREFUSED " + address
 	case errors.Is(err, syscall.ECONNRESET):

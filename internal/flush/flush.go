@@ -294,6 +294,9 @@ func (f *Flusher) report(b *endpoint.Batch, err error) {
 	if endpoint.Forbidden(err) {
 		fmt.Fprintf(f.Stderr, "pixel-ping: %s%s\n", f.About, forbiddenText)
 	}
+	if to := endpoint.RedirectsTo(err); to != "" {
+		fmt.Fprintf(f.Stderr, "pixel-ping: %s"+redirectText+"\n", f.About, escape(to))
+	}
 	if b.Doubled {
 		fmt.Fprint(f.Stderr, doubledText)
 		b.Doubled = false
@@ -323,6 +326,7 @@ const logDelay = 200 * time.Millisecond
 const (
 	forbiddenText = "the application refuses the request itself: \"secret\", or the user and " +
 		"password in \"endpoint\", may differ from the application's"
+	redirectText = "the application redirects to %s, which is not followed; \"endpoint\" may have to be that"
 	doubledText = "pixel-ping: some hits may be counted twice: the application may have saved them before it " +
 		"cut the connection, and they are sent again in other parts\n"
 )

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +20,7 @@ const (
 	// A scrape is one small request; these limits are long for it.
 	requestTime = 5 * time.Second
 	answerTime  = 10 * time.Second
-	// maxScrapes is how many scrapes are answered at once. The server of the pixel
+	// maxScrapes is how many connections are open at once. The server of the pixel
 	// leaves 32 file descriptors for everything else; these must fit into them.
 	maxScrapes = 8
 )
@@ -68,7 +69,7 @@ func Start(ctx context.Context, address string, handler Handler) (*Server, error
 		ErrorLog:     log.New(io.Discard, "", 0), // scrapes that fail are seen in Prometheus
 	}
 	s.http.SetKeepAlivesEnabled(false)
-	go s.http.Serve(&bounded{listener, make(chan struct{}, maxScrapes)})
+	go s.http.Serve(&bounded{Listener: listener})
 	return s, nil
 }
 
@@ -79,31 +80,39 @@ func (s *Server) Close() {
 	}
 }
 
-// bounded is a listener with a bound on its open connections. Others wait in the
-// system's queue.
+// bounded is a listener with a bound on its open connections. When another one comes,
+// the oldest is closed: a scrape takes milliseconds, so the oldest is one that sends
+// nothing, or reads nothing.
 type bounded struct {
 	net.Listener
-	open chan struct{} // holds a value for each open connection
+	mu   sync.Mutex
+	open []net.Conn // the oldest first
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
-	b.open <- struct{}{}
-	leave := sync.OnceFunc(func() { <-b.open })
 	conn, err := b.Listener.Accept()
 	if err != nil {
-		leave()
 		return nil, err
 	}
-	return counted{conn, leave}, nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.open) == maxScrapes {
+		b.open[0].Close()
+		b.open = slices.Delete(b.open, 0, 1)
+	}
+	b.open = append(b.open, conn)
+	return &counted{conn, b}, nil
 }
 
 // counted is a connection of a bounded listener.
 type counted struct {
 	net.Conn
-	leave func()
+	of *bounded
 }
 
-func (c counted) Close() error {
-	defer c.leave()
+func (c *counted) Close() error {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.of.open = slices.DeleteFunc(c.of.open, func(open net.Conn) bool { return open == c.Conn })
 	return c.Conn.Close()
 }

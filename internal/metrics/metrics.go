@@ -17,21 +17,27 @@ import (
 // Path is the path that answers; all others do not.
 const Path = "/metrics"
 
-// Handler answers GET requests for Path in Prometheus' text format, version 0.0.4,
-// and all other requests with 404.
+// Handler answers GET and HEAD requests for Path in Prometheus' text format, version
+// 0.0.4, and all other requests with 404. Its functions may be called by many goroutines
+// at once.
 type Handler struct {
-	Version string           // the daemon's
-	Stats   func() stats.All // may be called by many goroutines at once
+	Version  string           // the daemon's
+	Stats    func() stats.All // what the daemon counts
+	NotAfter func() time.Time // when the served certificate expires; zero if there is none
 }
 
 // ServeHTTP implements http.Handler.
 func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != Path || r.Method != http.MethodGet {
+	if r.URL.Path != Path || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
 	var p page
 	p.daemon(h.Stats())
+	if notAfter := h.NotAfter(); !notAfter.IsZero() {
+		p.seconds("pixel_ping_certificate_not_after_timestamp_seconds", "When the served certificate expires.",
+			notAfter.UnixMilli())
+	}
 	p.family("build_info", "gauge", "Always 1; the labels say what runs.")
 	fmt.Fprintf(&p, "pixel_ping_build_info{version=%s,revision=%s,goversion=%s} 1\n",
 		quote(h.Version), quote(revision()), quote(goVersion()))
@@ -49,6 +55,10 @@ func (p *page) daemon(s stats.All) {
 	p.metric("hits_refused_total", "counter", "Hits of new keys that were not counted: no room (maxmemory).", s.Refused)
 	p.metric("pending_hits", "gauge", "Hits that are held and not delivered yet.", s.Pending)
 	p.metric("pending_keys", "gauge", "Keys that are held. One that is hit again during a flush counts twice.", s.Keys)
+	p.metric("refused_by_application_hits", "gauge",
+		"Hits of keys that the application refuses, which are held apart and sent again each hour.", s.Aside)
+	p.metric("refused_by_application_hits_total", "counter",
+		"Hits of such keys that were dropped, since they had no room.", s.Dropped)
 	p.family("flushes_total", "counter", "Flushes, empty ones included. Delivered: everything was accepted.")
 	p.sample("flushes_total", "result", "delivered", s.Delivered)
 	p.sample("flushes_total", "result", "failed", s.Failed)
@@ -64,6 +74,7 @@ func (p *page) daemon(s stats.All) {
 	p.sample("connections_closed_total", "reason", "idle", s.Idle)
 	p.sample("connections_closed_total", "reason", "crowded", s.Crowded)
 	p.sample("connections_closed_total", "reason", "slow", s.Slow)
+	p.metric("handshakes_failed_total", "counter", "TLS handshakes of visitors that failed.", s.FailedHandshakes)
 }
 
 // process appends what the system says of the process. Prometheus' own clients use

@@ -2,12 +2,14 @@ package metrics
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -19,16 +21,20 @@ import (
 )
 
 var counted100 = stats.All{
-	Hits: stats.Hits{Recorded: 101, Refused: 102, Pending: 103, Keys: 104},
+	Hits: stats.Hits{Recorded: 101, Refused: 102, Pending: 103, Keys: 104, Aside: 113, Dropped: 114},
 	Flushes: stats.Flushes{
 		Delivered: 105, Failed: 106, DeliveredHits: 107, InDoubt: 108,
 		LastDelivery: time.UnixMilli(1769850720123),
 	},
-	Connections: stats.Connections{Open: 109, Idle: 110, Crowded: 111, Slow: 112},
+	Connections: stats.Connections{Open: 109, Idle: 110, Crowded: 111, Slow: 112, FailedHandshakes: 115},
 }
 
 func handler(all stats.All) Handler {
-	return Handler{Version: `1"\2`, Stats: func() stats.All { return all }}
+	return Handler{
+		Version:  `1"\2`,
+		Stats:    func() stats.All { return all },
+		NotAfter: func() time.Time { return time.Unix(1777334400, 0) },
+	}
 }
 
 // samples returns the samples of a page, and fails the test if a family lacks its help
@@ -76,8 +82,12 @@ func TestPage(t *testing.T) {
 		`pixel_ping_flushes_total{result="delivered"}`:          "105",
 		`pixel_ping_flushes_total{result="failed"}`:             "106",
 		"pixel_ping_delivered_hits_total":                       "107",
+		"pixel_ping_refused_by_application_hits":                "113",
+		"pixel_ping_refused_by_application_hits_total":          "114",
+		"pixel_ping_handshakes_failed_total":                    "115",
 		"pixel_ping_in_doubt_hits":                              "108",
 		"pixel_ping_last_delivery_timestamp_seconds":            "1769850720.123",
+		"pixel_ping_certificate_not_after_timestamp_seconds":    "1777334400",
 		"pixel_ping_connections":                                "109",
 		`pixel_ping_connections_closed_total{reason="idle"}`:    "110",
 		`pixel_ping_connections_closed_total{reason="crowded"}`: "111",
@@ -119,8 +129,19 @@ func TestNoDeliveryYet(t *testing.T) {
 	}
 }
 
+// Without a certificate there is no time of its end.
+func TestNoCertificate(t *testing.T) {
+	h := handler(stats.All{})
+	h.NotAfter = func() time.Time { return time.Time{} }
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	if page := answer.Body.String(); strings.Contains(page, "certificate") || !strings.Contains(page, "hits_total") {
+		t.Errorf("got:\n%s", page)
+	}
+}
+
 func TestNothingElseAnswers(t *testing.T) {
-	for _, request := range []string{"GET /", "GET /metrics/", "GET /pixel.gif?key=a", "POST /metrics", "HEAD /metrics"} {
+	for _, request := range []string{"GET /", "GET /metrics/", "GET /pixel.gif?key=a", "POST /metrics", "HEAD /"} {
 		method, target, _ := strings.Cut(request, " ")
 		answer := httptest.NewRecorder()
 		handler(stats.All{}).ServeHTTP(answer, httptest.NewRequest(method, target, nil))
@@ -165,15 +186,33 @@ func TestStart(t *testing.T) {
 	(*Server)(nil).Close()
 }
 
-// Clients that send nothing hold few connections, and not for long.
+// HEAD is answered as GET is, without the page.
+func TestHead(t *testing.T) {
+	answer, err := http.Head(start(t, "127.0.0.1:0").url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := io.ReadAll(answer.Body)
+	answer.Body.Close()
+	kind := answer.Header.Get("Content-Type")
+	if answer.StatusCode != 200 || !strings.HasPrefix(kind, "text/plain; version=0.0.4") || len(page) > 0 || err != nil {
+		t.Errorf("status %d, type %q, %d bytes, error %v", answer.StatusCode, kind, len(page), err)
+	}
+}
+
+// A scrape is answered at once beside clients that send nothing. Of those, only the
+// last ones stay connected.
 func TestSilentClients(t *testing.T) {
+	const silent = 20
 	address := strings.TrimSuffix(strings.TrimPrefix(start(t, "127.0.0.1:0").url, "http://"), Path)
-	for range maxScrapes {
+	var conns []net.Conn
+	for range silent {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
+		conns = append(conns, conn)
 	}
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
@@ -186,7 +225,13 @@ func TestSilentClients(t *testing.T) {
 	if _, err := rig.ReadAnswer(bufio.NewReader(conn)); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took < requestTime/2 {
-		t.Errorf("the answer came after %v, before a connection was free", took)
+	if took := time.Since(began); took > requestTime/2 {
+		t.Errorf("the answer came after %v", took)
+	}
+	for i, conn := range conns[:silent-maxScrapes] {
+		conn.SetReadDeadline(began.Add(requestTime / 2))
+		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the silent connection %d is still open (error %v)", i, err)
+		}
 	}
 }

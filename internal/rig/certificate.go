@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -34,7 +35,7 @@ func Issue(t testing.TB, name string, issuer *Identity) *Identity {
 		SerialNumber:          big.NewInt(time.Now().UnixNano()),
 		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(24 * time.Hour),
+		NotAfter:              time.Now().Add(90 * 24 * time.Hour),
 		BasicConstraintsValid: true,
 		IsCA:                  true,
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
@@ -93,4 +94,30 @@ func WriteCertificate(t testing.TB, folder string) *x509.CertPool {
 	roots := x509.NewCertPool()
 	roots.AddCert(id.Certificate)
 	return roots
+}
+
+// WriteSelfSigned writes a certificate that key signs for itself, and the key, to cert.pem
+// and key.pem in a folder. The key may be of any kind. Without dates in the template, the
+// certificate is valid for 90 days.
+func WriteSelfSigned(t testing.TB, folder string, key crypto.Signer, template x509.Certificate) {
+	t.Helper()
+	template.SerialNumber = big.NewInt(1)
+	if template.NotAfter.IsZero() {
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(90*24*time.Hour)
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyText, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{
+		"key.pem": {Type: "PRIVATE KEY", Bytes: keyText}, "cert.pem": {Type: "CERTIFICATE", Bytes: cert},
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -13,8 +13,10 @@ import (
 type Hits struct {
 	Recorded int64 // hits that were counted since the start
 	Refused  int64 // hits that were not, for want of room, since the start
-	Pending  int64 // hits that are held, those of a flush under way included
+	Pending  int64 // hits that are to be delivered, those of a flush under way included
 	Keys     int64 // their keys; one that is hit again during a flush counts twice
+	Aside    int64 // hits that are held apart from those, as the application refuses their keys
+	Dropped  int64 // hits of such keys for which there was no room, since the start
 }
 
 // Flushes is what the flusher counts. Without an endpoint, nothing is delivered and

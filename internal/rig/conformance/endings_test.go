@@ -90,7 +90,7 @@ func TestEndings(t *testing.T) {
 			{"204", "", status(204)},
 			{"299", "", status(299)},
 			{"300", "", status(300)},
-			{"302", "",
+			{"302", "redirects",
 				rig.Answer("HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")},
 			{"304", "", status(304)},
 			{"400", "", status(400)},

@@ -76,12 +76,12 @@ func (n *nginx) createLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	before, _, _ := strings.Cut(string(readme), "# nginx -t")
-	_, command, _ := strings.Cut(before, "# install -m 640 ")
-	command, _, found := strings.Cut(command, "\n")
+	_, command, _ := strings.Cut(before, "# touch ")
+	command, _, found := strings.Cut(command, " && chgrp adm ")
 	if !found {
 		t.Fatal("the README does not create the log before nginx -t")
 	}
-	command = strings.NewReplacer("-g adm ", "", "/var/log/nginx", n.folder).Replace("install -m 640 " + command)
+	command = strings.ReplaceAll("touch "+command, "/var/log/nginx", n.folder)
 	if text, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s", command, err, text)
 	}
@@ -306,6 +306,99 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 	}
 	if got := connections.Load(); got > 2*clients {
 		t.Errorf("%d connections to the daemon for %d clients", got, clients)
+	}
+}
+
+// A second run of the recipe keeps the log of the hits.
+func TestFrontKeepsItsLog(t *testing.T) {
+	t.Parallel()
+	n := &nginx{folder: t.TempDir()}
+	log := n.folder + "/pixel-ping.log"
+	if err := os.WriteFile(log, []byte("a hit\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.createLog(t)
+	text, err := os.ReadFile(log)
+	if err != nil || string(text) != "a hit\n" {
+		t.Errorf("the log has %q, error %v", text, err)
+	}
+	if info, err := os.Stat(log); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("the log is %v, error %v, want mode 0640", info, err)
+	}
+}
+
+// The pixel has another address, and some requests are served and not counted, as the
+// recipe has it.
+func TestFrontServesWithoutCounting(t *testing.T) {
+	t.Parallel()
+	const recipes = "../../../testdata/recipes/nginx/"
+	received := make(chan string, 100)
+	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		received <- r.Method + " " + r.RequestURI
+	}))
+	defer behind.Close()
+	include := func(name string) string {
+		path, err := filepath.Abs(recipes + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "include " + path + ";\n"
+	}
+	n := startNginx(t, recipes+"front.conf", "127.0.0.1:9187", behind.Listener.Addr().String(),
+		"upstream pixel_ping {", include("uncounted.conf")+"upstream pixel_ping {",
+		"\tlocation = /pixel.gif {\n",
+		include("address.conf")+"\tlocation = /pixel.gif {\n"+include("uncounted-location.conf"))
+	const query = "?key=%61+%2B%2f%2F%00%zz&x==?/../'<>[]{}|^`&KEY=d"
+	const browser = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"
+	logged := 0
+	for _, test := range []struct {
+		method, path, more string
+		counts             bool
+	}{
+		{"GET", "/pixel.gif", browser, true},
+		{"POST", "/pixel.gif", browser, true},
+		{"GET", "/img/logo.gif", browser, true},
+		{"POST", "/img/logo.gif", browser, true},
+		{"GET", "/pixel.gif", browser + "Sec-GPC: 0\r\nDNT: 0\r\n", true},
+		{"GET", "/pixel.gif", browser + "Cookie: other=1; pixel_ping_own=0\r\n", true},
+		{"GET", "/pixel.gif", "User-Agent: Mozilla/5.0 (Linux; Android 9; CUBOT X20 PRO) Chrome/140.0 Mobile\r\n", true},
+		{"GET", "/pixel.gif", "User-Agent: Mozilla/5.0 gpc=1 dnt=1 HEAD own=1 own\r\n", true},
+
+		{"GET", "/pixel.gif", browser + "Sec-GPC: 1\r\n", false},
+		{"POST", "/pixel.gif", browser + "Sec-GPC: 1\r\n", false},
+		{"GET", "/img/logo.gif", browser + "Sec-GPC: 1\r\n", false},
+		{"GET", "/pixel.gif", browser + "DNT: 1\r\n", false},
+		{"GET", "/pixel.gif", browser + "Sec-GPC: 0\r\nDNT: 1\r\n", false},
+		{"HEAD", "/pixel.gif", browser, false},
+		{"HEAD", "/img/logo.gif", "", false},
+		{"GET", "/pixel.gif", browser + "Cookie: other=1; pixel_ping_own=1\r\n", false},
+		{"GET", "/pixel.gif", "User-Agent: Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)\r\n", false},
+		{"GET", "/pixel.gif", "User-Agent: Mozilla/5.0 AppleWebKit/537.36 (compatible; bingbot/2.0) Chrome/140.0\r\n", false},
+		{"GET", "/pixel.gif", "User-Agent: facebookexternalhit/1.1\r\n", false},
+		{"GET", "/pixel.gif", "User-Agent: Baiduspider\r\n", false},
+		{"GET", "/pixel.gif", "User-Agent: Mozilla/5.0 HeadlessChrome/140.0\r\n", false},
+		{"GET", "/pixel.gif", "", true}, // the last line of the log
+	} {
+		want := test.method + " /pixel.gif"
+		if test.counts {
+			want += query
+			logged++
+		}
+		if status := n.ask(t, test.method, test.path+query, test.more); status != 200 {
+			t.Errorf("%+v: status %d", test, status)
+			continue
+		}
+		if got := <-received; got != want {
+			t.Errorf("%+v: passed on as %s, want %s", test, got, want)
+		}
+	}
+	for _, line := range n.log(t, "pixel-ping.log", logged) {
+		if logged--; line.Key == "" || !strings.HasSuffix(line.Target, query) {
+			t.Errorf("logged: %+v", line)
+		}
+	}
+	if logged != 0 {
+		t.Errorf("%d lines are missing in the log", logged)
 	}
 }
 

@@ -166,6 +166,16 @@ tests:
         values: "0+60x20"
       - series: process_start_time_seconds{job="pixel-ping",instance="c"}
         values: "0x20"
+      # Each flush fails, since one batch is refused, but others are delivered.
+      - series: pixel_ping_last_delivery_timestamp_seconds{job="pixel-ping",instance="d"}
+        values: "0x20"
+      - series: process_start_time_seconds{job="pixel-ping",instance="d"}
+        values: "0x20"
+      - series: pixel_ping_delivered_hits_total{job="pixel-ping",instance="d"}
+        values: "0+5x20"
+      # No hits come, and empty flushes are delivered.
+      - series: pixel_ping_delivered_hits_total{job="pixel-ping",instance="c"}
+        values: "7x20"
       # Other programs.
       - series: process_start_time_seconds{job="node",instance="a"}
         values: "0x20"
@@ -173,6 +183,20 @@ tests:
         values: "7x20"
       - series: pixel_ping_hits_refused_total{job="pixel-ping",instance="b"}
         values: "0 0 0 9x20"
+      # Keys are set aside in minute 2 and tried again in minute 4; others have no room.
+      - series: pixel_ping_refused_by_application_hits{job="pixel-ping",instance="a"}
+        values: "0 0 3 3 0x20"
+      - series: pixel_ping_refused_by_application_hits_total{job="pixel-ping",instance="a"}
+        values: "0x20"
+      - series: pixel_ping_refused_by_application_hits{job="pixel-ping",instance="b"}
+        values: "0x20"
+      - series: pixel_ping_refused_by_application_hits_total{job="pixel-ping",instance="b"}
+        values: "0 0 0 0 9x20"
+      # One certificate expires in 14 days and 5 minutes, the other in 90 days.
+      - series: pixel_ping_certificate_not_after_timestamp_seconds{job="pixel-ping",instance="a"}
+        values: "1209900x20"
+      - series: pixel_ping_certificate_not_after_timestamp_seconds{job="pixel-ping",instance="b"}
+        values: "7776000x20"
     alert_rule_test:
       - eval_time: 5m
         alertname: PixelPingDeliversNothing
@@ -197,6 +221,25 @@ tests:
             exp_annotations: {summary: "b has no room for more keys: raise maxmemory, or see which keys come"}
       - eval_time: 15m
         alertname: PixelPingRefusesHits
+      - eval_time: 1m
+        alertname: PixelPingApplicationRefusesKeys
+      - eval_time: 3m
+        alertname: PixelPingApplicationRefusesKeys
+        exp_alerts:
+          - exp_labels: {job: pixel-ping, instance: a}
+            exp_annotations: {summary: "a has keys that the application refuses; its log lists them"}
+      - eval_time: 5m
+        alertname: PixelPingApplicationRefusesKeys
+        exp_alerts:
+          - exp_labels: {job: pixel-ping, instance: b}
+            exp_annotations: {summary: "b has keys that the application refuses; its log lists them"}
+      - eval_time: 5m
+        alertname: PixelPingCertificateExpires
+      - eval_time: 6m
+        alertname: PixelPingCertificateExpires
+        exp_alerts:
+          - exp_labels: {job: pixel-ping, instance: a}
+            exp_annotations: {summary: "a has a certificate that expires in 13d 23h 59m 0s"}
 `
 
 func TestAlerts(t *testing.T) {

@@ -31,7 +31,7 @@ type image struct {
 		User, StopSignal     string
 		WorkingDir           string
 		Env, Entrypoint, Cmd []string
-		Healthcheck          any
+		Healthcheck          struct{ Test []string }
 		ExposedPorts         map[string]any
 	}
 	root string // the folder in which its layers are unpacked
@@ -127,7 +127,7 @@ func TestImages(t *testing.T) {
 			t.Errorf("%s: there are %d certificates, and Debian has more than 100", arch, certificates)
 		}
 		c := image.Config
-		if c.User != "65534:65534" || c.StopSignal != "SIGTERM" || c.Healthcheck != nil || c.ExposedPorts["9187/tcp"] == nil {
+		if c.User != "65534:65534" || c.StopSignal != "SIGTERM" || c.ExposedPorts["9187/tcp"] == nil {
 			t.Errorf("%s: the settings are %+v", arch, c)
 		}
 	}
@@ -173,13 +173,9 @@ func TestImageRuns(t *testing.T) {
 	cmd := command(image.Config.Cmd...)
 	daemon := &rig.Daemon{Process: rig.Start(t, cmd, rig.NewOutput(), rig.NewOutput()), Address: "127.0.0.1:" + port}
 	daemon.Stdout.WaitLine(t, 0, "Serving the pixel at ")
-	probe, err := http.Get("http://" + daemon.Address + "/pixel.gif")
-	if err != nil {
-		t.Fatal(err)
-	}
-	probe.Body.Close()
-	if probe.StatusCode != 200 {
-		t.Errorf("the probe is answered with status %d", probe.StatusCode)
+	probe := healthcheck(t, image)
+	if text, err := probe.CombinedOutput(); err != nil || string(text) != configPath+": the daemon serves the pixel\n" {
+		t.Errorf("the probe %q: %v\n%s", probe.Args, err, text)
 	}
 	// The health check of compose.yml.
 	if text, err := command("--health", image.Config.Cmd[0]).CombinedOutput(); err != nil {
@@ -194,6 +190,31 @@ func TestImageRuns(t *testing.T) {
 			t.Errorf("the application receives %s, want %s", got, want)
 		}
 	}
+	probe = healthcheck(t, image)
+	if text, err := probe.CombinedOutput(); err == nil {
+		t.Errorf("after the stop, the probe %q is content:\n%s", probe.Args, text)
+	}
+}
+
+// healthcheck returns the command of the image's HEALTHCHECK, which runs as the daemon
+// does. It is also the probes' of the recipe for Kubernetes.
+func healthcheck(t *testing.T, image *image) *exec.Cmd {
+	t.Helper()
+	test := image.Config.Healthcheck.Test
+	if len(test) < 2 || test[0] != "CMD" {
+		t.Fatalf("the HEALTHCHECK of the image is %q", test)
+	}
+	recipe, err := os.ReadFile("../../../testdata/recipes/docker/kubernetes.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if command := "exec: {command: [" + strings.Join(test[1:], ", ") + "]}"; strings.Count(string(recipe), command) != 2 {
+		t.Errorf("kubernetes.yaml does not have two probes with %s", command)
+	}
+	cmd := exec.Command(test[1], test[2:]...)
+	cmd.Dir, cmd.Env = "/", image.Config.Env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: image.root, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	return cmd
 }
 
 // mount puts a configuration to the place where the image expects one, readable by
