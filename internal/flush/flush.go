@@ -327,7 +327,7 @@ const (
 	forbiddenText = "the application refuses the request itself: \"secret\", or the user and " +
 		"password in \"endpoint\", may differ from the application's"
 	redirectText = "the application redirects to %s, which is not followed; \"endpoint\" may have to be that"
-	doubledText = "pixel-ping: some hits may be counted twice: the application may have saved them before it " +
+	doubledText  = "pixel-ping: some hits may be counted twice: the application may have saved them before it " +
 		"cut the connection, and they are sent again in other parts\n"
 )
 
