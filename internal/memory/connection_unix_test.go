@@ -99,11 +99,14 @@ func TestMemoryOfAConnection(t *testing.T) {
 			defer client.Close()
 			clients = append(clients, client)
 		}
-		// The server reads the last bytes, and then holds most.
+		// The server holds most when it has read everything. That is so if it has not come to
+		// hold more for half a second.
 		each, limit := int64(0), time.Now().Add(rig.Deadline)
-		for more := true; more && time.Now().Before(limit); <-time.After(50 * time.Millisecond) {
-			now := (held() - before) / n
-			more, each = now > each, max(each, now)
+		for same := 0; same < 10 && time.Now().Before(limit); <-time.After(50 * time.Millisecond) {
+			same++
+			if now := (held() - before) / n; now > each {
+				each, same = now, 0
+			}
 		}
 		if open := s.Stats().Open; open != n {
 			t.Errorf("%s: %d of %d connections are open", kind.name, open, n)
