@@ -25,7 +25,7 @@ func TestImports(t *testing.T) {
 		"internal/endpoint":  {"cert", "hits", "node"},
 		"internal/flush":     {"endpoint", "hits", "logwriter", "stats"},
 		"internal/health":    nil,
-		"internal/hits":      {"journal", "stats"},
+		"internal/hits":      {"journal", "node", "stats"},
 		"internal/journal":   nil,
 		"internal/listen":    nil,
 		"internal/logwriter": nil,

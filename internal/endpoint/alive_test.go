@@ -6,8 +6,6 @@ import (
 	"net"
 	"testing"
 	"time"
-
-	"pixel-ping/internal/hits"
 )
 
 // Each POST promises to end within its time, before it connects.
@@ -24,6 +22,6 @@ func TestAlive(t *testing.T) {
 		return nil, errors.New("down")
 	}
 	for range 2 {
-		e.Send(t.Context(), NewBatch([]hits.Count{{Key: "a", Hits: 1}}, nil))
+		e.post(t.Context(), e.timeout, "", nil)
 	}
 }

@@ -257,10 +257,10 @@ func TestFailures(t *testing.T) {
 		outcome outcome
 		written bool
 	}{
-		"413": {one, answering(answer413), 413, true},
+		"413": {one, answering("HTTP/1.1 413 Too Large\r\n\r\n"), 413, true},
 		"413 before it is read": {all, func(conn net.Conn) {
 			readOne(conn)
-			io.WriteString(conn, answer413)
+			io.WriteString(conn, "HTTP/1.1 413 Too Large\r\n\r\n")
 			rig.Reset(conn)
 		}, 413, false},
 		"closed before it is read":  {all, func(net.Conn) {}, cut, false},
@@ -270,9 +270,9 @@ func TestFailures(t *testing.T) {
 		"all of it read, then cut":  {all, answering(""), cut, true},
 		"half a status line":        {one, answering("HTTP/1.1 20"), cut, true},
 		"401":                       {one, answering("HTTP/1.1 401 Who\r\n\r\n"), 401, true},
-		"500":                       {one, answering(answer500), 500, true},
+		"500":                       {one, answering("HTTP/1.1 500 Oops\r\n\r\n"), 500, true},
 		"501":                       {one, answering("HTTP/1.1 501 No\r\n\r\n"), 501, true},
-		"502":                       {one, answering(answer502), 502, true},
+		"502":                       {one, answering("HTTP/1.1 502 Bad Gateway\r\n\r\n"), 502, true},
 		"503":                       {one, answering("HTTP/1.1 503 Busy\r\n\r\n"), 503, true},
 		"504":                       {one, answering("HTTP/1.1 504 Late\r\n\r\n"), 504, true},
 		"519":                       {one, answering("HTTP/1.1 519 X\r\n\r\n"), 519, true},
@@ -282,7 +282,7 @@ func TestFailures(t *testing.T) {
 		"no HTTP after it was read": {all, answering("hello\r\n"), unreachable, true},
 		"502 before it is read": {all, func(conn net.Conn) {
 			readOne(conn)
-			io.WriteString(conn, answer502)
+			io.WriteString(conn, "HTTP/1.1 502 Bad Gateway\r\n\r\n")
 			rig.Reset(conn)
 		}, 502, false},
 		"503 before it is read": {all, func(conn net.Conn) {
