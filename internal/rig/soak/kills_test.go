@@ -52,6 +52,7 @@ func TestKills(t *testing.T) {
 	}
 
 	a := newIdempotent(newRandom())
+	a.bad = "page7"
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +80,9 @@ func TestKills(t *testing.T) {
 	a.calm.Store(true)
 	d := k.start(t, k.endpoint)
 	d.Stdout.WaitLine(t, 0, "Serving")
+	for limit := time.Now().Add(rig.Deadline); k.sealed(t) > 0 && time.Now().Before(limit); {
+		<-time.After(10 * time.Millisecond)
+	}
 	d.Flush(t)
 	d.Stop(t)
 	k.checkLog(t, d)
@@ -88,7 +92,7 @@ func TestKills(t *testing.T) {
 		t.Errorf("the journal has the files %q when everything is delivered (error %v)", left, err)
 	}
 	a.check(t)
-	for moment, n := range map[string]int{"start": k.starts, "flush": k.flushes, "merge": k.merges, "stop": k.stops} {
+	for moment, n := range map[string]int{"start": k.starts, "flush": k.flushes, "stop": k.stops} {
 		if n == 0 {
 			t.Errorf("none of the %d kills came during a %s", k.kills, moment)
 		}
@@ -100,9 +104,9 @@ func TestKills(t *testing.T) {
 	if answered < 1000 {
 		t.Errorf("%d hits were answered, want at least 1000", answered)
 	}
-	summary.kills = fmt.Sprintf("With a journal, %d kills (%d in a start, %d in a flush, %d in a merge, %d in a stop): "+
+	summary.kills = fmt.Sprintf("With a journal, %d kills (%d in a start, %d in a flush, %d in a stop): "+
 		"%s hits answered and %s without an answer, %s delivered; key by key, none lost, none doubled (SEED=%d). ",
-		k.kills, k.starts, k.flushes, k.merges, k.stops,
+		k.kills, k.starts, k.flushes, k.stops,
 		rig.Number(answered), rig.Number(maybe), rig.Number(sum(a.saved)), seed)
 }
 
@@ -116,6 +120,9 @@ type idempotent struct {
 
 	mu       sync.Mutex
 	random   *rand.Rand
+	refused  map[string]int64    // hits that the log has as refused
+	stuck    map[string]bool     // ids that are answered with 409
+	bad      string              // a key that a firewall before the application refuses with 403, with all that comes with it
 	failures int                 // outcomes in a row that the daemon takes for failures
 	bodies   map[string][32]byte // the checksum of the body that came with an id
 	savedIDs map[string]bool
@@ -125,7 +132,8 @@ type idempotent struct {
 func newIdempotent(random *rand.Rand) *idempotent {
 	return &idempotent{
 		ledger: newLedger(), posted: make(chan struct{}), random: random,
-		bodies: make(map[string][32]byte), savedIDs: make(map[string]bool),
+		bodies: make(map[string][32]byte), savedIDs: make(map[string]bool), stuck: make(map[string]bool),
+		refused: make(map[string]int64),
 	}
 }
 
@@ -139,7 +147,10 @@ const (
 	saveAndClose
 	saveAndHang
 	saveAndBadGateway
+	saveAndBusy
 	refuse
+	refuseWith500
+	refuseWith409 // for as long as the id comes, until the application is calm
 	resetUnread
 	resetHalfRead
 	outcomes
@@ -197,7 +208,9 @@ func (a *idempotent) serve(conn net.Conn) {
 	if err != nil {
 		return // The daemon was killed.
 	}
-	a.receive(r.Header.Get("Idempotency-Key"), string(body), o < refuse)
+	id := r.Header.Get("Idempotency-Key")
+	o, refusal := a.judge(id, string(body), o)
+	a.receive(id, string(body), o < refuse)
 	switch o {
 	case save, saveAndCutAnswer:
 		a.mu.Lock()
@@ -215,9 +228,34 @@ func (a *idempotent) serve(conn net.Conn) {
 		io.Copy(io.Discard, conn)
 	case saveAndBadGateway:
 		rig.Answer("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")(conn)
-	case refuse:
-		rig.Answer("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")(conn)
+	default:
+		rig.Answer("HTTP/1.1 " + refusal + "\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")(conn)
 	}
+}
+
+// judge returns what becomes of counts, and the status if they are refused, whatever was drawn.
+func (a *idempotent) judge(id, body string, o outcome) (outcome, string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.savedIDs[id]:
+		if o >= refuse {
+			o = save
+		}
+	case a.stuck[id] && !a.calm.Load():
+		return refuseWith409, "409 Conflict"
+	case a.bad != "" && strings.Contains(body, "%22"+a.bad+"%22"):
+		return refuse, "403 Forbidden"
+	case o == refuseWith409:
+		a.stuck[id] = id != ""
+	}
+	switch o {
+	case saveAndBusy, refuse:
+		return o, "503 Busy"
+	case refuseWith500:
+		return o, "500 Oops"
+	}
+	return o, "409 Conflict"
 }
 
 // validID is an id as the header must have it.
@@ -268,8 +306,8 @@ func (a *idempotent) check(t *testing.T) {
 	}
 	var wrong []string
 	for key, n := range a.answered {
-		if a.saved[key] < n {
-			wrong = append(wrong, fmt.Sprintf("%.50s: %d hits are saved, but %d were answered", key, a.saved[key], n))
+		if a.saved[key]+a.refused[key] < n {
+			wrong = append(wrong, fmt.Sprintf("%.50s: %d hits are saved and %d refused, but %d were answered", key, a.saved[key], a.refused[key], n))
 		}
 	}
 	for key, n := range a.saved {
@@ -279,6 +317,9 @@ func (a *idempotent) check(t *testing.T) {
 	}
 	for _, line := range firstFew(wrong) {
 		t.Error(line)
+	}
+	if a.bad != "" && (a.saved[a.bad] > 0 || len(a.refused) == 0) {
+		t.Errorf("%d hits of %s are saved, and %d keys are refused", a.saved[a.bad], a.bad, len(a.refused))
 	}
 }
 
@@ -302,7 +343,7 @@ type killer struct {
 
 	// How many daemons were killed, and when. A kill may come during a flush and a
 	// stop.
-	kills, starts, flushes, merges, stops int
+	kills, starts, flushes, stops int
 }
 
 func (k *killer) start(t *testing.T, endpoint string) *rig.Daemon {
@@ -321,7 +362,7 @@ func (k *killer) live(t *testing.T) {
 	}
 	d := k.start(t, endpoint)
 	stopping := false
-	switch moment := k.random.IntN(5); moment {
+	switch k.random.IntN(4) {
 	case 0: // during the start
 		k.wait(12 * time.Millisecond)
 	case 1: // any time
@@ -335,16 +376,7 @@ func (k *killer) live(t *testing.T) {
 		case <-time.After(500 * time.Millisecond):
 		}
 		k.wait(3 * time.Millisecond)
-	case 3: // during a merge
-		limit := time.Now().Add(time.Second)
-		for time.Now().Before(limit) && !k.merging(false) {
-			<-time.After(100 * time.Microsecond)
-		}
-		if k.random.IntN(2) == 0 { // The sum is written, and the files that it replaces are to be deleted.
-			for time.Now().Before(limit) && k.merging(false) {
-			}
-		}
-	case 4: // during a stop
+	case 3: // during a stop
 		d.Stdout.WaitLine(t, 0, "Serving")
 		k.wait(400 * time.Millisecond)
 		d.Signal(t, syscall.SIGTERM)
@@ -368,9 +400,6 @@ func (k *killer) live(t *testing.T) {
 	if flushing {
 		k.flushes++
 	}
-	if k.merging(false) || k.merging(true) {
-		k.merges++
-	}
 	if stopping {
 		k.stops++
 	}
@@ -381,46 +410,28 @@ func (k *killer) wait(most time.Duration) {
 	<-time.After(time.Duration(k.random.Int64N(int64(most))))
 }
 
-// merging reports whether a merge is under way, as the files of the journal show: one
-// is being written as a whole, or, if replacing is true, one has replaced others that
-// are still there.
-func (k *killer) merging(replacing bool) bool {
-	pattern := "*.tmp"
-	if replacing {
-		pattern = "*.hits"
-	}
-	names, _ := filepath.Glob(filepath.Join(k.journal, pattern))
+// sealed returns how many files of the journal were sent, or were going to be.
+func (k *killer) sealed(t *testing.T) (n int) {
+	names, _ := filepath.Glob(filepath.Join(k.journal, "*.hits"))
 	for _, name := range names {
-		head := make([]byte, 4096+16)
+		head := make([]byte, 16)
 		file, err := os.Open(name)
 		if err != nil {
-			continue // It has been renamed or deleted.
+			continue // It is deleted.
 		}
-		_, err = file.ReadAt(head, 0)
+		if _, err := file.ReadAt(head, 0); err == nil && binary.NativeEndian.Uint64(head[8:]) == 1 {
+			n++
+		}
 		file.Close()
-		if err != nil {
-			continue
-		}
-		if !replacing {
-			// The first record is there. A file for new hits has its name before that.
-			if binary.NativeEndian.Uint64(head[4096+8:]) != 0 {
-				return true
-			}
-			continue
-		}
-		if replaced := strings.TrimRight(string(head[32:64]), "\x00"); replaced != "" {
-			if _, err := os.Stat(filepath.Join(k.journal, replaced+".hits")); err == nil {
-				return true
-			}
-		}
 	}
-	return false
+	return n
 }
 
 // expectedLines are what a daemon with a journal may write to stderr here. No line may
 // tell of damage, of counts that are in memory only, or of hits counted twice.
 var expectedLines = regexp.MustCompile(`^(--- |pixel-ping: \d+ hits? of \d+ keys? ` +
-	`(recovered from the journal|(was|were) not delivered.*; the journal has them)$)`)
+	`(recovered from the journal|(was|were) not delivered.*; the journal has them)$` +
+	`|pixel-ping: (the application refuses |refused by the application: |some hits may be counted twice: ))`)
 
 // checkLog fails the test if a daemon writes anything unexpected to stderr.
 func (k *killer) checkLog(t *testing.T, d *rig.Daemon) {
@@ -428,6 +439,16 @@ func (k *killer) checkLog(t *testing.T, d *rig.Daemon) {
 	for line := range strings.Lines(d.Stderr.String()) {
 		if !expectedLines.MatchString(strings.TrimSuffix(line, "\n")) {
 			t.Errorf("the standard error has the line %q", line)
+		}
+	}
+	refused := false
+	for line := range strings.Lines(d.Stdout.String()) {
+		var n int64
+		var key string
+		if _, err := fmt.Sscanf(line, "%d:\t%s\n", &n, &key); err != nil {
+			refused = line == "Refused by the application:\n"
+		} else if refused {
+			k.application.add(k.application.refused, key, n)
 		}
 	}
 }
