@@ -51,7 +51,7 @@ type daemon struct {
 	metrics     *metrics.Server
 
 	flushed chan string // the line about what the flusher has lost; nil until the flusher runs, which then closes the store
-	refused bool            // run has failed, and fails until the configuration or the certificate is edited
+	refused bool        // run has failed, and fails until the configuration or the certificate is edited
 }
 
 // run starts the daemon, and returns when it has stopped: by the end of ctx, by a signal, or because it

@@ -333,7 +333,9 @@ func (f *Flusher) report(r endpoint.Report) {
 }
 
 // tell writes a line to stderr.
-func (f *Flusher) tell(format string, a ...any) { fmt.Fprintf(f.Stderr, "pixel-ping: "+format+"\n", a...) }
+func (f *Flusher) tell(format string, a ...any) {
+	fmt.Fprintf(f.Stderr, "pixel-ping: "+format+"\n", a...)
+}
 
 const (
 	// logDelay is how long a flush waits at its end for its lines to be written, so that an error on stderr follows
