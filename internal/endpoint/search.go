@@ -67,6 +67,9 @@ func (e *Endpoint) hasFound(o outcome) bool {
 
 // next returns the part to send next. It has one key at least.
 func (e *Endpoint) next(b *hits.Batch, s *search) (from, end int) {
+	if b.From < b.End { // It was not accepted, and not refused for its content.
+		return b.From, b.End
+	}
 	limit := e.limit
 	if time.Since(e.limited) > memory {
 		limit = 0

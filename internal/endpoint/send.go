@@ -69,7 +69,9 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 		refused++
 		r.Doubled = r.Doubled || b.Doubt
 		b.Doubt = false
-		if !e.narrow(m.search, f, setAside) {
+		goesOn := e.narrow(m.search, f, setAside)
+		b.From, b.End = b.First, b.First
+		if !goesOn {
 			m.search = nil
 			m.wait()
 			break
@@ -78,7 +80,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 	if b.Done() {
 		r.Err = nil
 	} else if !b.Doubt {
-		b.Begin(b.First, b.First) // No part is under way.
+		b.Refused()
 		if !b.Kept() {
 			m.search = nil // What is left is merged with other counts.
 		}

@@ -22,8 +22,7 @@ type Batch struct {
 	// Progress says which keys are done with (accepted, set aside or dropped), and which part is under way.
 	journal.Progress
 
-	Doubt bool // the application may have saved the part under way
-	Memo  any  // what the endpoint remembers of the counts; it goes with them if they are merged back
+	Memo any // what the endpoint remembers of the counts; it goes with them if they are merged back
 
 	id    string
 	file  *journal.File // nil if the counts are in memory only
@@ -107,13 +106,22 @@ func (b *Batch) PartID() string {
 	return fmt.Sprintf("%s.%d-%d", b.id, b.From, b.End)
 }
 
-// Begin begins a part, or ends the one under way without a result if from and end are equal. A journal stores that
-// first.
+// Begin begins a part, or sends it again. A journal stores that first.
 func (b *Batch) Begin(from, end int) {
 	b.From, b.End, b.Doubt = from, end, false
+	b.keep(true)
+}
+
+// Refused says that the part under way was not accepted, and that it is not in doubt. It stays the part under way: in
+// spite of what it says, the application may have saved it, and then it knows the id.
+func (b *Batch) Refused() { b.keep(false) }
+
+// keep stores the progress in the journal's file.
+func (b *Batch) keep(doubt bool) {
 	if b.file != nil {
-		b.Sent = true
-		b.store.fail(b.file.SetProgress(b.Progress), "counts may be lost or counted twice if the process is killed")
+		p := b.Progress
+		p.Sent, p.Doubt = true, doubt
+		b.store.fail(b.file.SetProgress(p), "counts may be lost or counted twice if the process is killed")
 	}
 }
 

@@ -84,7 +84,7 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	s.held, s.stats.Pending = cost(recovered...), Sum(recovered)
 	for _, file := range sealed {
 		b := s.newBatch(file.Records, file)
-		b.Progress, b.Doubt = file.Progress, file.Progress.From < file.Progress.End
+		b.Progress = file.Progress
 		s.send(b)
 		s.stats.Pending += Sum(b.Left())
 	}

@@ -23,13 +23,14 @@ const (
 	maxFile = 1 << (28 + 4*(^uint(0)>>63))
 )
 
-// Progress is how far a batch is delivered. All numbers but Sent are positions in the order in which the keys are
+// Progress is how far a batch is delivered. The numbers are positions in the order in which the keys are
 // sent, see hits.Batch. The journal only stores them.
 type Progress struct {
 	Sent      bool // the batch was sent at least once, or was going to be
 	First     int  // the keys before it are done with
 	From, End int  // the part that is being sent; none if they are equal
 	Skip      int  // the key at this position is done with as well; none if it is 0
+	Doubt     bool // the application may have saved the part
 }
 
 var table = crc64.MakeTable(crc64.ECMA)
@@ -39,7 +40,10 @@ func checksum(seed uint64, b []byte) uint64 { return crc64.Update(seed, table, b
 // encode returns the progress as it follows the magic in the header.
 func (p Progress) encode(seed uint64) []byte {
 	sent := 0
-	if p.Sent {
+	switch {
+	case p.Doubt:
+		sent = 2
+	case p.Sent:
 		sent = 1
 	}
 	var b []byte
@@ -52,7 +56,7 @@ func (p Progress) encode(seed uint64) []byte {
 // decodeProgress reports whether b is the progress of a file of so many records.
 func decodeProgress(b []byte, seed uint64, records int) (p Progress, ok bool) {
 	word := func(i int) int { return int(binary.NativeEndian.Uint64(b[i*8:])) }
-	p = Progress{word(0) != 0, word(1), word(2), word(3), word(4)}
+	p = Progress{word(0) > 0, word(1), word(2), word(3), word(4), word(0) == 2}
 	ok = binary.NativeEndian.Uint64(b[5*8:]) == checksum(seed, b[:5*8]) &&
 		0 <= p.First && p.First <= p.From && p.From <= p.End && p.End <= records && 0 <= p.Skip && p.Skip < max(records, 1)
 	return p, ok

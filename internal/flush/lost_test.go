@@ -1,0 +1,110 @@
+//go:build unix
+
+package flush_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pixel-ping/internal/endpoint"
+	"pixel-ping/internal/flush"
+	"pixel-ping/internal/hits"
+	"pixel-ping/internal/logwriter"
+)
+
+// part is a POST that an application has received.
+type part struct {
+	id     string
+	counts map[string]int64
+}
+
+func (p part) keys() string { return strings.Join(slices.Sorted(maps.Keys(p.counts)), " ") }
+
+// lives runs a process on a copy of a directory that an earlier one has left, as if that had been killed, and flushes
+// once for each answer. The answers are the status lines, without HTTP/1.1.
+type lives struct {
+	dir    string
+	answer func(p part) string
+	log    strings.Builder
+}
+
+func (l *lives) next(t *testing.T, keys []string, flushes int) {
+	t.Helper()
+	copied := t.TempDir()
+	if l.dir != "" {
+		if err := os.CopyFS(copied, os.DirFS(l.dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.dir = copied
+	store, err := hits.Open(1<<20, l.dir, func(line string) { t.Error(line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	e := endpoint.New(&url.URL{Scheme: "http", Host: "application"}, "/", "", time.Minute)
+	e.Dial = func(context.Context, string, string) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		go func() {
+			defer theirs.Close()
+			r, err := http.ReadRequest(bufio.NewReader(theirs))
+			if err != nil {
+				return
+			}
+			p := part{id: r.Header.Get("Idempotency-Key")}
+			if json.Unmarshal([]byte(r.FormValue("json")), &p.counts) == nil {
+				theirs.Write([]byte("HTTP/1.1 " + l.answer(p) + "\r\n\r\n"))
+			}
+		}()
+		return ours, nil
+	}
+	log := logwriter.New(&l.log)
+	f := &flush.Flusher{Store: store, Endpoint: e, Interval: time.Hour, Stdout: log, Stderr: log}
+	for _, key := range keys {
+		store.Record(key)
+	}
+	for range flushes {
+		f.Flush(t.Context())
+	}
+	log.Wait(time.Minute)
+}
+
+// An application has saved a part, and its answer is lost behind a 500. The process is killed. The part comes again as
+// it was.
+func TestPartThatWasRefusedComesAgainAsItWas(t *testing.T) {
+	saved := make(map[string]int64)
+	known := make(map[string]bool)
+	limit := 1
+	l := &lives{answer: func(p part) string {
+		if len(p.counts) > limit {
+			return "413 Too Large"
+		}
+		if known[p.id] || len(p.counts) == 0 {
+			return "204 No Content"
+		}
+		known[p.id] = true
+		for key, n := range p.counts {
+			saved[key] += n
+		}
+		if limit == 1 {
+			return "500 Oops"
+		}
+		return "204 No Content"
+	}}
+	l.next(t, []string{"a", "b"}, 1)
+	limit = 2
+	l.next(t, nil, 2)
+	if want := map[string]int64{"a": 1, "b": 1}; !maps.Equal(saved, want) {
+		t.Errorf("saved %v, want %v; the log is:\n%s", saved, want, &l.log)
+	}
+}
