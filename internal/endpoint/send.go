@@ -72,7 +72,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 		goesOn := e.narrow(m.search, f, setAside)
 		b.From, b.End = b.First, b.First
 		if !goesOn {
-			m.search = nil
+			m.search, r.Answered = nil, true // The application is there, and others need not wait.
 			m.wait()
 			break
 		}

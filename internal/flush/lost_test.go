@@ -108,3 +108,28 @@ func TestPartThatWasRefusedComesAgainAsItWas(t *testing.T) {
 		t.Errorf("saved %v, want %v; the log is:\n%s", saved, want, &l.log)
 	}
 }
+
+// The only key of a batch that an earlier process has left is refused, as if the application were busy. What was counted
+// since arrives, and then the key is set aside.
+func TestLoneKeyHoldsNothingUp(t *testing.T) {
+	for _, status := range []string{"503 Busy", "403 Forbidden", "413 Too Large"} {
+		saved := make(map[string]int64)
+		l := &lives{answer: func(p part) string {
+			if p.counts["bad"] > 0 {
+				return status
+			}
+			for key, n := range p.counts {
+				saved[key] += n
+			}
+			return "204 No Content"
+		}}
+		l.next(t, []string{"bad"}, 1)
+		l.next(t, []string{"b"}, 10)
+		if want := map[string]int64{"b": 1}; !maps.Equal(saved, want) {
+			t.Errorf("%s: saved %v, want %v; the log is:\n%s", status, saved, want, &l.log)
+		}
+		if !strings.Contains(l.log.String(), "Refused by the application:\n1:\tbad\n") {
+			t.Errorf("%s: the log is:\n%s", status, &l.log)
+		}
+	}
+}
