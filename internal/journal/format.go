@@ -19,6 +19,8 @@ const (
 	// maxGap is how many bytes without a record scan reads in a row: enough for the damage of a power cut, and
 	// little time in a file that is one large hole.
 	maxGap = 64 << 20
+	// pageSize is the size of a page, or a part of it: no system has smaller ones.
+	pageSize = 4 << 10
 	// maxFile is how large a file may grow: more than all keys take. The addresses for that are reserved.
 	maxFile = 1 << (28 + 4*(^uint(0)>>63))
 )
