@@ -287,7 +287,7 @@ func (f *Flusher) setAside(list []hits.Count) {
 
 // reportStore says what the Store could not count, keep or deliver since the last flush.
 func (f *Flusher) reportStore() {
-	if err := f.Store.JournalError(); err != nil {
+	for err := f.Store.JournalError(); err != nil; err = f.Store.JournalError() {
 		f.tell("%v", err)
 	}
 	refused := f.Store.Stats().Refused

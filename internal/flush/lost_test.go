@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,15 +31,16 @@ type part struct {
 
 func (p part) keys() string { return strings.Join(slices.Sorted(maps.Keys(p.counts)), " ") }
 
-// lives runs a process on a copy of a directory that an earlier one has left, as if that had been killed, and flushes
-// once for each answer. The answers are the status lines, without HTTP/1.1.
+// lives are processes with a journal, one after the other. Each finds what the one before has left, as if that had been
+// killed.
 type lives struct {
 	dir    string
-	answer func(p part) string
+	answer func(p part) string // returns the status line without HTTP/1.1
 	log    strings.Builder
 }
 
-func (l *lives) next(t *testing.T, keys []string, flushes int) {
+// process begins the next process. It returns its store, and a function that flushes.
+func (l *lives) process(t *testing.T) (*hits.Store, func()) {
 	t.Helper()
 	copied := t.TempDir()
 	if l.dir != "" {
@@ -70,13 +72,22 @@ func (l *lives) next(t *testing.T, keys []string, flushes int) {
 	}
 	log := logwriter.New(&l.log)
 	f := &flush.Flusher{Store: store, Endpoint: e, Interval: time.Hour, Stdout: log, Stderr: log}
+	return store, func() {
+		f.Flush(t.Context())
+		log.Wait(time.Minute)
+	}
+}
+
+// next runs a process that records hits, flushes some times, and is killed.
+func (l *lives) next(t *testing.T, keys []string, flushes int) {
+	t.Helper()
+	store, flush := l.process(t)
 	for _, key := range keys {
 		store.Record(key)
 	}
 	for range flushes {
-		f.Flush(t.Context())
+		flush()
 	}
-	log.Wait(time.Minute)
 }
 
 // An application has saved a part, and its answer is lost behind a 500. The process is killed. The part comes again as
@@ -130,6 +141,47 @@ func TestLoneKeyHoldsNothingUp(t *testing.T) {
 		}
 		if !strings.Contains(l.log.String(), "Refused by the application:\n1:\tbad\n") {
 			t.Errorf("%s: the log is:\n%s", status, &l.log)
+		}
+	}
+}
+
+// If a file of the journal is cut while it is in use, the daemon goes on, counts in memory, and says both this and what is
+// lost.
+func TestFileThatIsCut(t *testing.T) {
+	saved := make(map[string]int64)
+	l := &lives{answer: func(p part) string {
+		for key, n := range p.counts {
+			saved[key] += n
+		}
+		return "204 No Content"
+	}}
+	store, flush := l.process(t)
+	store.Record("a")
+	store.Record("c")
+	files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
+	for _, file := range files {
+		// The file grows ahead of its use. Cut before that, it would grow again and have zeroes in place of the counts.
+		for limit := time.Now().Add(time.Minute); time.Now().Before(limit); <-time.After(time.Millisecond) {
+			if info, err := os.Stat(file); err == nil && info.Size() >= 2<<20 {
+				break
+			}
+		}
+		if err := os.Truncate(file, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store.Record("a")
+	store.Record("b")
+	flush()
+	if want := map[string]int64{"a": 1, "b": 1}; !maps.Equal(saved, want) {
+		t.Errorf("saved %v, want %v", saved, want)
+	}
+	for _, consequence := range []string{
+		"new keys are counted in memory only, and are lost if the process is killed", "the hits of 2 keys are lost",
+	} {
+		line := "pixel-ping: journal " + l.dir + ": the disk can not provide a page of a file; " + consequence + "\n"
+		if !strings.Contains(l.log.String(), line) {
+			t.Errorf("there is no line %q; the log is:\n%s", line, &l.log)
 		}
 	}
 }

@@ -113,7 +113,7 @@ func TestBatchThatWasSent(t *testing.T) {
 	check(t, b.Left(), "bb=1 ccc=1 dddd=1")
 
 	// One that was refused is not in doubt, and stays as it is all the same.
-	b.Begin(1, 1)
+	b.Refused()
 	record(s, "y")
 	s = reopened(t, s, dir)
 	if b = s.Batch(0); b.Doubt || b.First != 1 || !b.Sent {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"pixel-ping/internal/journal"
@@ -39,7 +38,8 @@ type Store struct {
 	full    chan struct{} // receives a value when there is no more room
 	journal *journal.Journal
 
-	failure atomic.Pointer[error] // what went wrong since the last call of JournalError
+	failing  sync.Mutex
+	failures []error // what went wrong in the journal, and was not returned by JournalError
 
 	mu     sync.Mutex
 	live   Counts     // what was counted since the last batch; with a journal, what is in its live file
@@ -126,7 +126,7 @@ func (s *Store) known(key string, hits int64) bool {
 			if journal.Add(n, hits) {
 				return true
 			}
-			s.fault(journal.ErrFault)
+			s.fault(s.journal.Fault())
 		}
 		n = s.loose[key]
 	}
@@ -192,19 +192,26 @@ func (s *Store) Pending() int64 { return s.Stats().Pending }
 // Keeps reports whether the Store has a journal.
 func (s *Store) Keeps() bool { return s.journal != nil }
 
-// JournalError returns what went wrong in the journal since its last call, or nil.
-func (s *Store) JournalError() error {
-	if err := s.failure.Swap(nil); err != nil {
-		return *err
+// JournalError returns the first thing that went wrong in the journal and that it has not returned yet, or nil.
+func (s *Store) JournalError() (err error) {
+	s.failing.Lock()
+	defer s.failing.Unlock()
+	if len(s.failures) > 0 {
+		err, s.failures = s.failures[0], s.failures[1:]
 	}
-	return nil
+	return err
 }
 
 // fail notes an error, unless err is nil, for JournalError.
 func (s *Store) fail(err error, consequence string) {
-	if err != nil {
-		err = fmt.Errorf("%w; %s", err, consequence)
-		s.failure.Store(&err)
+	if err == nil {
+		return
+	}
+	err = fmt.Errorf("%w; %s", err, consequence)
+	s.failing.Lock()
+	defer s.failing.Unlock()
+	if !slices.ContainsFunc(s.failures, func(other error) bool { return other.Error() == err.Error() }) {
+		s.failures = append(s.failures, err)
 	}
 }
 
@@ -336,7 +343,7 @@ func (s *Store) read(counts Counts) []Count {
 		}
 	}
 	if lost > 0 {
-		s.fail(journal.ErrFault, fmt.Sprintf("the hits of %d keys are lost", lost))
+		s.fail(s.journal.Fault(), fmt.Sprintf("the hits of %d keys are lost", lost))
 	}
 	slices.SortFunc(list, byKey)
 	return list

@@ -200,6 +200,9 @@ func (j *Journal) Close() {
 	j.unlock()
 }
 
+// Fault returns ErrFault with the directory.
+func (j *Journal) Fault() error { return j.describe(ErrFault) }
+
 // describe returns err, which may be nil, in one line that names the directory.
 func (j *Journal) describe(err error) error {
 	if err == nil {
