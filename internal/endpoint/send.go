@@ -30,6 +30,7 @@ type memo struct {
 	before  int64   // how many parts of all batches were accepted before the row
 
 	search *search // under way; nil if there is none
+	vain   bool    // the last one has found nothing that is accepted
 }
 
 // Send delivers b, or goes on where an earlier Send has ended. After an error, what is left is to be sent again; if
@@ -60,6 +61,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 			break
 		}
 		e.note(m, f)
+		r.Answered = r.Answered || m.vain
 		if m.search == nil || resent || !e.explains(m.search, f) {
 			if !e.suspects(ctx, m, f, resent, &r) {
 				break
@@ -72,7 +74,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 		goesOn := e.narrow(m.search, f, setAside)
 		b.From, b.End = b.First, b.First
 		if !goesOn {
-			m.search, r.Answered = nil, true // The application is there, and others need not wait.
+			m.search, m.vain, r.Answered, r.Vain = nil, true, true, true
 			m.wait()
 			break
 		}
@@ -129,7 +131,7 @@ func (e *Endpoint) suspects(ctx context.Context, m *memo, f *failure, resent boo
 		return false
 	}
 	if err := e.post(ctx, minTimeout, "", nil); err != nil {
-		r.Answered, r.Forbidden = false, err.(*failure).forbidden()
+		m.vain, r.Answered, r.Forbidden = false, false, err.(*failure).forbidden()
 		m.wait()
 		return false
 	}

@@ -205,11 +205,12 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 	}
 	f.Store.Retry()
 	f.patience = asidePatience
-	delivered, sent, sealed := true, false, false
+	delivered, sent, sealed, vain := true, false, false, false
 	for i := 0; ; {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
-			f.Store.Seal(f.setAside, last)
+			// A key is set aside only if another one is accepted, and that may be one of the next batch.
+			f.Store.Seal(f.setAside, last || vain)
 			b, sealed = f.Store.Batch(i), true
 		}
 		if b == nil {
@@ -220,7 +221,7 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		if report.Err == nil {
 			continue // with the next one, which is at this index now
 		}
-		delivered = false
+		delivered, vain = false, report.Vain
 		if i++; !report.Answered || f.Store.Batch(i-1) != b {
 			break
 		}

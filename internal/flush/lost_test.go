@@ -185,3 +185,35 @@ func TestFileThatIsCut(t *testing.T) {
 		}
 	}
 }
+
+// Each batch has only a key that is refused. However many there are, what follows arrives, and then they are set aside.
+func TestBatchesOfBadKeysHoldNothingUp(t *testing.T) {
+	for _, status := range []string{"503 Busy", "500 Oops", "403 Forbidden", "413 Too Large"} {
+		saved := make(map[string]int64)
+		l := &lives{answer: func(p part) string {
+			for key := range p.counts {
+				if strings.HasPrefix(key, "bad") {
+					return status
+				}
+			}
+			for key, n := range p.counts {
+				saved[key] += n
+			}
+			return "204 No Content"
+		}}
+		store, flush := l.process(t)
+		for _, key := range []string{"bad1", "bad2", "bad3"} {
+			store.Record(key)
+			for range 20 {
+				flush()
+			}
+		}
+		store.Record("good")
+		for range 100 {
+			flush()
+		}
+		if want := map[string]int64{"good": 1}; !maps.Equal(saved, want) || store.Pending() > 0 {
+			t.Errorf("%s: saved %v, want %v, and %d hits are left", status, saved, want, store.Pending())
+		}
+	}
+}

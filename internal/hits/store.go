@@ -273,12 +273,12 @@ func (s *Store) Batch(i int) *Batch {
 }
 
 // Seal makes a batch of what was counted since the last one (the original's reset), and another one of what is in
-// memory only though there is a journal. They go out behind the others, unless two are out and this is not the last
-// one. Hits are recorded meanwhile: they wait only for the exchange of the maps.
+// memory only though there is a journal. They go out behind the others, unless two are out and always is false. Hits
+// are recorded meanwhile: they wait only for the exchange of the maps.
 //
 // Keys that are set aside already do not go out: Seal calls setAside with them, which calls SetAside.
-func (s *Store) Seal(setAside func(list []Count), last bool) {
-	if len(s.batches) >= maxOut && !last {
+func (s *Store) Seal(setAside func(list []Count), always bool) {
+	if len(s.batches) >= maxOut && !always {
 		return
 	}
 	if s.journal != nil {
