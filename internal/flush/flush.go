@@ -209,8 +209,9 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 	for i := 0; ; {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
-			// A key is set aside only if another one is accepted, and that may be one of the next batch.
-			f.Store.Seal(f.setAside, last || vain)
+			// A key is set aside only if another one is accepted, and that may be one of the next batch. At a stop,
+			// the journal keeps what there is, or else more would be out after each start.
+			f.Store.Seal(f.setAside, vain || last && !f.Store.Keeps())
 			b, sealed = f.Store.Batch(i), true
 		}
 		if b == nil {

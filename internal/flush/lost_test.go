@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -39,8 +40,8 @@ type lives struct {
 	log    strings.Builder
 }
 
-// process begins the next process. It returns its store, and a function that flushes.
-func (l *lives) process(t *testing.T) (*hits.Store, func()) {
+// process begins the next process. It returns its store, and functions that flush and stop.
+func (l *lives) process(t *testing.T) (store *hits.Store, flushes, stop func()) {
 	t.Helper()
 	copied := t.TempDir()
 	if l.dir != "" {
@@ -49,11 +50,19 @@ func (l *lives) process(t *testing.T) (*hits.Store, func()) {
 		}
 	}
 	l.dir = copied
-	store, err := hits.Open(1<<20, l.dir, func(line string) { t.Error(line) })
+	var err error
+	store, err = hits.Open(1<<20, l.dir, func(line string) { t.Error(line) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
+	stopped := make(chan struct{})
+	t.Cleanup(func() {
+		select {
+		case <-stopped:
+		default:
+			store.Close()
+		}
+	})
 	e := endpoint.New(&url.URL{Scheme: "http", Host: "application"}, "/", "", time.Minute)
 	e.Dial = func(context.Context, string, string) (net.Conn, error) {
 		ours, theirs := net.Pipe()
@@ -72,16 +81,21 @@ func (l *lives) process(t *testing.T) (*hits.Store, func()) {
 	}
 	log := logwriter.New(&l.log)
 	f := &flush.Flusher{Store: store, Endpoint: e, Interval: time.Hour, Stdout: log, Stderr: log}
-	return store, func() {
+	flushes = func() {
 		f.Flush(t.Context())
 		log.Wait(time.Minute)
 	}
+	stop = func() {
+		close(stopped)
+		f.Run(t.Context(), stopped, nil)
+	}
+	return store, flushes, stop
 }
 
 // next runs a process that records hits, flushes some times, and is killed.
 func (l *lives) next(t *testing.T, keys []string, flushes int) {
 	t.Helper()
-	store, flush := l.process(t)
+	store, flush, _ := l.process(t)
 	for _, key := range keys {
 		store.Record(key)
 	}
@@ -155,7 +169,7 @@ func TestFileThatIsCut(t *testing.T) {
 		}
 		return "204 No Content"
 	}}
-	store, flush := l.process(t)
+	store, flush, _ := l.process(t)
 	store.Record("a")
 	store.Record("c")
 	files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
@@ -201,7 +215,7 @@ func TestBatchesOfBadKeysHoldNothingUp(t *testing.T) {
 			}
 			return "204 No Content"
 		}}
-		store, flush := l.process(t)
+		store, flush, _ := l.process(t)
 		for _, key := range []string{"bad1", "bad2", "bad3"} {
 			store.Record(key)
 			for range 20 {
@@ -214,6 +228,23 @@ func TestBatchesOfBadKeysHoldNothingUp(t *testing.T) {
 		}
 		if want := map[string]int64{"good": 1}; !maps.Equal(saved, want) || store.Pending() > 0 {
 			t.Errorf("%s: saved %v, want %v, and %d hits are left", status, saved, want, store.Pending())
+		}
+	}
+}
+
+// Two batches are refused for what they are not. However often the process stops, no more files are there than the two, and
+// the live one.
+func TestStopsLeaveFewFiles(t *testing.T) {
+	l := &lives{answer: func(part) string { return "409 Conflict" }}
+	for i := range 4 {
+		store, flush, stop := l.process(t)
+		for range 3 {
+			store.Record(fmt.Sprint(i))
+			flush()
+		}
+		stop()
+		if files, _ := filepath.Glob(filepath.Join(l.dir, "*")); len(files) != 3 {
+			t.Errorf("after %d processes, the journal has %d files, want 3", i+1, len(files))
 		}
 	}
 }
