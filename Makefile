@@ -141,7 +141,7 @@ FUZZTIME ?= 30s
 fuzz: ## fuzz the parser and the encoders, each for FUZZTIME (30s)
 	go test -run '^$$' -fuzz '^FuzzQueryValue$$' -fuzztime $(FUZZTIME) ./internal/node
 	go test -run '^$$' -fuzz '^FuzzEscapes$$' -fuzztime $(FUZZTIME) ./internal/node
-	go test -run '^$$' -fuzz '^FuzzBody$$' -fuzztime $(FUZZTIME) ./internal/endpoint
+	go test -run '^$$' -fuzz '^FuzzBody$$' -fuzztime $(FUZZTIME) ./internal/post
 	go test -run '^$$' -fuzz '^FuzzLog$$' -fuzztime $(FUZZTIME) ./internal/flush
 	go test -run '^$$' -fuzz '^FuzzRecovery$$' -fuzztime $(FUZZTIME) ./internal/journal
 	go test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(FUZZTIME) ./internal/journal

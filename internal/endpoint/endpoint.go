@@ -6,6 +6,8 @@ import (
 	"context"
 	"net/url"
 	"time"
+
+	"pixel-ping/internal/post"
 )
 
 const (
@@ -17,27 +19,21 @@ const (
 
 // Endpoint is the application that hits are delivered to. One goroutine at a time may use it.
 type Endpoint struct {
-	client
+	*post.Client
 	timeout time.Duration
 
 	accepted int64 // how many parts the application has accepted
 
-	limit   int64                 // parts of several keys are no larger, since larger ones were answered with 413; 0 if unknown
-	limited time.Time             // when the limit was last found to be so low
-	found   map[outcome]time.Time // when counts were last found to be refused so for their content
+	limit   int64                      // parts of several keys are no larger, since larger ones were answered with 413; 0 if unknown
+	limited time.Time                  // when the limit was last found to be so low
+	found   map[post.Outcome]time.Time // when counts were last found to be refused so for their content
 }
 
-// New returns the endpoint with the scheme (http or https), host and user of u. If u has a path, it is that of the
-// Unix socket to connect to. The request line has target. If secret is not empty, it is sent with the counts. From the
-// look-up of the host to the status line of the answer, a POST may take a minute, or interval (the time between two
-// flushes) if that is longer, but at most ten minutes; of this, a connection may take 10 seconds, and so may its TLS
-// handshake. The original waits for ever.
-//
-// The original sends only the path of the URL (its endReqOpts). Here target may have a query, and user:password is
-// sent as Basic authentication, since that is what the URL says. Neither consults the environment's proxy settings.
+// New returns the Endpoint of u, target and secret: see post.New. An exchange may take a minute, or interval (the time
+// between two flushes) if that is longer, but at most ten minutes. The original waits for ever.
 func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
 	return &Endpoint{
-		client:  newClient(u, target, secret),
+		Client:  post.New(u, target, secret),
 		timeout: min(max(interval, minTimeout), maxTimeout),
 	}
 }
@@ -53,8 +49,8 @@ type Report struct {
 
 // Ping makes an empty POST, which tells the application that the daemon lives.
 func (e *Endpoint) Ping(ctx context.Context) Report {
-	if err := e.post(ctx, e.timeout, "", nil); err != nil {
-		return Report{Err: err, Forbidden: err.(*failure).forbidden()}
+	if err := e.Post(ctx, e.timeout, "", nil); err != nil {
+		return Report{Err: err, Forbidden: forbidden(err.(*post.Failure))}
 	}
 	return Report{}
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/post"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 // reason is the first key. If none is, the size is the reason, or the application accepts nothing at all.
 type search struct {
 	batch *hits.Batch
-	began outcome // which the search is to explain
+	began post.Outcome // which the search is to explain
 
 	limit     int64 // the size of the next part
 	halved    int   // the end of the part that was halved last
@@ -38,31 +39,31 @@ type search struct {
 }
 
 // begin begins a search after a failure.
-func (e *Endpoint) begin(b *hits.Batch, m *memo, f *failure) *search {
-	s := &search{batch: b, began: f.outcome, before: e.limit, elsewhere: e.accepted > m.before || b.Skip > 0}
-	if f.outcome == cut && !f.written {
-		s.began = unreachable // A cut that comes later leaves a part in doubt.
+func (e *Endpoint) begin(b *hits.Batch, m *memo, f *post.Failure) *search {
+	s := &search{batch: b, began: f.Outcome, before: e.limit, elsewhere: e.accepted > m.before || b.Skip > 0}
+	if f.Outcome == post.Cut && !f.Written {
+		s.began = post.Unreachable // A cut that comes later leaves a part in doubt.
 	}
 	return s
 }
 
 // explains reports whether the content may be the reason of a failure in a search. Any other failure ends the
 // flush.
-func (e *Endpoint) explains(s *search, f *failure) bool {
-	return f.tooLarge() || f.outcome == s.began && f.outcome != unreachable || e.hasFound(f.outcome)
+func (e *Endpoint) explains(s *search, f *post.Failure) bool {
+	return tooLarge(f) || f.Outcome == s.began && f.Outcome != post.Unreachable || e.hasFound(f.Outcome)
 }
 
 // find notes that the outcome that began a search was caused by the content.
 func (e *Endpoint) find(s *search) {
 	if e.found == nil {
-		e.found = make(map[outcome]time.Time)
+		e.found = make(map[post.Outcome]time.Time)
 	}
 	e.found[s.began] = time.Now()
 }
 
 // hasFound reports whether a status was caused by the content in the last hour.
-func (e *Endpoint) hasFound(o outcome) bool {
-	return o.isRefusal() && time.Since(e.found[o]) < memory
+func (e *Endpoint) hasFound(o post.Outcome) bool {
+	return isRefusal(o) && time.Since(e.found[o]) < memory
 }
 
 // next returns the part to send next. It has one key at least.
@@ -87,10 +88,10 @@ func (e *Endpoint) next(b *hits.Batch, s *search) (from, end int) {
 		last = b.Skip
 	}
 	// Most batches fit as a whole, and need not be sorted.
-	if limit == 0 || from == 0 && last == len(b.List) && e.bodySize(b.List) <= limit {
+	if limit == 0 || from == 0 && last == len(b.List) && e.BodySize(b.List) <= limit {
 		return from, last
 	}
-	size := e.bodySize(nil) - int64(hits.CommaSize)
+	size := e.BodySize(nil) - int64(hits.CommaSize)
 	for end = from; end < last; end++ {
 		if size += b.Size(end); size > limit && end > from {
 			break
@@ -108,7 +109,7 @@ func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 		b.Accepted()
 		return
 	}
-	s.largest = max(s.largest, e.bodySize(b.Part()))
+	s.largest = max(s.largest, e.BodySize(b.Part()))
 	b.Accepted()
 	if s.tooLarge > 0 {
 		e.limit, e.limited = s.tooLarge/2, time.Now()
@@ -122,12 +123,12 @@ func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 }
 
 // narrow goes on after the part under way was refused. It reports whether the search can go on.
-func (e *Endpoint) narrow(s *search, f *failure, setAside func([]hits.Count)) bool {
+func (e *Endpoint) narrow(s *search, f *post.Failure, setAside func([]hits.Count)) bool {
 	b := s.batch
-	size := e.bodySize(b.Part())
+	size := e.BodySize(b.Part())
 	if b.End-b.From > 1 {
 		s.limit, s.halved = size/2, b.End
-		if f.outcome == 413 {
+		if f.Outcome == 413 {
 			s.tooLarge = size
 		}
 		return true
@@ -138,7 +139,7 @@ func (e *Endpoint) narrow(s *search, f *failure, setAside func([]hits.Count)) bo
 		s.first = size
 	}
 	switch {
-	case f.outcome >= 500 && s.alone >= maxBroken && s.largest > 0:
+	case f.Outcome >= 500 && s.alone >= maxBroken && s.largest > 0:
 		return false
 	case s.largest >= s.first && s.first > 0:
 		e.setAside(s, b.First+1, setAside)
@@ -174,7 +175,7 @@ func (e *Endpoint) setAside(s *search, end int, setAside func([]hits.Count)) {
 	list := s.batch.Between(s.batch.First, end)
 	setAside(list)
 	s.batch.Finish(end)
-	s.halved, s.limit, s.first, s.tries, s.probe = 0, 2*e.bodySize(list[:1]), 0, 0, 0
+	s.halved, s.limit, s.first, s.tries, s.probe = 0, 2*e.BodySize(list[:1]), 0, 0, 0
 	if len(list) == 1 { // The parts that were too large had this key.
 		e.limit, s.tooLarge = s.before, 0
 	}

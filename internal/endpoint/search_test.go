@@ -169,7 +169,7 @@ func TestKeysThatAreTooLarge(t *testing.T) {
 func TestCutShort(t *testing.T) {
 	r := newRigged(t, nil)
 	keys, saved := honest(20_000), 0
-	r.Endpoint = piped(t, func(conn net.Conn) {
+	r.Endpoint = piped(t, time.Second, func(conn net.Conn) {
 		request, err := http.ReadRequest(bufio.NewReader(conn))
 		if err != nil || request.ContentLength > 400_000 {
 			return // A pipe has no buffer: the rest is not written.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pixel-ping/internal/hits"
+	"pixel-ping/internal/post"
 )
 
 const (
@@ -22,12 +23,12 @@ const (
 
 // A memo is what is remembered of the counts in a batch since a part of them was accepted.
 type memo struct {
-	outcome outcome // of the last POST
-	row     int     // how many POSTs in a row had this outcome
-	late    int     // how many POSTs had no answer in time
-	pause   int     // for how many flushes the application is not asked whether it is there
-	askAt   int     // the row at which it may be asked again
-	before  int64   // how many parts of all batches were accepted before the row
+	outcome post.Outcome // of the last POST
+	row     int          // how many POSTs in a row had this outcome
+	late    int          // how many POSTs had no answer in time
+	pause   int          // for how many flushes the application is not asked whether it is there
+	askAt   int          // the row at which it may be asked again
+	before  int64        // how many parts of all batches were accepted before the row
 
 	search *search // under way; nil if there is none
 	vain   bool    // the last one has found nothing that is accepted
@@ -49,14 +50,14 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 		if !b.Doubt {
 			b.Begin(e.next(b, m.search))
 		}
-		err := e.post(ctx, e.timeFor(m), b.PartID(), b.Part())
+		err := e.Post(ctx, e.timeFor(m), b.PartID(), b.Part())
 		if err == nil {
 			e.accept(b, m, setAside)
 			continue
 		}
-		f, resent := err.(*failure), b.Doubt
-		r.Err, r.Answered = f, f.outcome.isRefusal()
-		b.Doubt = resent || f.inDoubt()
+		f, resent := err.(*post.Failure), b.Doubt
+		r.Err, r.Answered = f, isRefusal(f.Outcome)
+		b.Doubt = resent || inDoubt(f)
 		if ctx.Err() != nil || setAside == nil {
 			break
 		}
@@ -100,12 +101,12 @@ func (e *Endpoint) timeFor(m *memo) time.Duration {
 }
 
 // note notes a failure.
-func (e *Endpoint) note(m *memo, f *failure) {
-	if m.row == 0 || m.outcome != f.outcome {
-		*m = memo{outcome: f.outcome, late: m.late, before: e.accepted, search: m.search}
+func (e *Endpoint) note(m *memo, f *post.Failure) {
+	if m.row == 0 || m.outcome != f.Outcome {
+		*m = memo{outcome: f.Outcome, late: m.late, before: e.accepted, search: m.search}
 	}
 	m.row++
-	if f.outcome == late {
+	if f.Outcome == post.Late {
 		m.late++
 	}
 }
@@ -113,29 +114,29 @@ func (e *Endpoint) note(m *memo, f *failure) {
 // suspects reports whether the application seems to refuse counts for their content. Unless the request is too
 // large, that needs several failures in a row, and that the application accepts an empty object, which suspects
 // sends: so the application is there, and the secret is right.
-func (e *Endpoint) suspects(ctx context.Context, m *memo, f *failure, resent bool, r *Report) bool {
-	if f.tooLarge() && !resent {
+func (e *Endpoint) suspects(ctx context.Context, m *memo, f *post.Failure, resent bool, r *Report) bool {
+	if tooLarge(f) && !resent {
 		return true
 	}
-	if !f.outcome.mayBeContent() {
+	if !mayBeContent(f.Outcome) {
 		return false
 	}
 	row := rowDoubt
-	if f.outcome.isRefusal() && !resent {
+	if isRefusal(f.Outcome) && !resent {
 		row = rowRefused
-		if e.hasFound(f.outcome) {
+		if e.hasFound(f.Outcome) {
 			row = 1
 		}
 	}
 	if m.row < max(row, m.askAt) {
 		return false
 	}
-	if err := e.post(ctx, minTimeout, "", nil); err != nil {
-		m.vain, r.Answered, r.Forbidden = false, false, err.(*failure).forbidden()
+	if err := e.Post(ctx, minTimeout, "", nil); err != nil {
+		m.vain, r.Answered, r.Forbidden = false, false, forbidden(err.(*post.Failure))
 		m.wait()
 		return false
 	}
-	if f.outcome == 401 {
+	if f.Outcome == 401 {
 		m.wait()
 		return false
 	}
@@ -150,28 +151,28 @@ func (m *memo) wait() {
 
 // isRefusal reports whether an outcome is an answer of the application: no proxy says so without one. (520 to 524
 // are those of a CDN.)
-func (o outcome) isRefusal() bool {
+func isRefusal(o post.Outcome) bool {
 	return o >= 100 && o != 502 && o != 503 && o != 504 && (o < 520 || o > 524)
 }
 
 // mayBeContent reports whether the content of a request may be the reason of its outcome. 401 is never, but the
 // secret may be, and so the question is worth while.
-func (o outcome) mayBeContent() bool {
+func mayBeContent(o post.Outcome) bool {
 	switch o {
-	case cut, late, 503, 504:
+	case post.Cut, post.Late, 503, 504:
 		return true
 	case 407, 408, 409, 425, 429:
 		return false
 	}
-	return o.isRefusal()
+	return isRefusal(o)
 }
 
 // inDoubt reports whether the application may have saved the counts.
-func (f *failure) inDoubt() bool { return f.written && !f.outcome.isRefusal() }
+func inDoubt(f *post.Failure) bool { return f.Written && !isRefusal(f.Outcome) }
 
 // tooLarge reports whether the request is too large. Some servers cut the connection in place of answering with
 // 413.
-func (f *failure) tooLarge() bool { return f.outcome == 413 || f.outcome == cut && !f.written }
+func tooLarge(f *post.Failure) bool { return f.Outcome == 413 || f.Outcome == post.Cut && !f.Written }
 
 // forbidden reports whether the application refuses the secret, or the user and password.
-func (f *failure) forbidden() bool { return f.outcome == 401 || f.outcome == 403 }
+func forbidden(f *post.Failure) bool { return f.Outcome == 401 || f.Outcome == 403 }

@@ -47,7 +47,7 @@ func (p posted) has(key string) bool { return p.counts[key] > 0 }
 func newRigged(t *testing.T, decide func(posted) string) *rigged {
 	r := &rigged{t: t, decide: decide, saved: make(map[string]int64), known: make(map[string]bool)}
 	r.store = hits.NewStore(1 << 30)
-	r.Endpoint = at(t, "http://application", "")
+	r.Endpoint = New(&url.URL{Scheme: "http", Host: "application"}, "/", "", time.Second)
 	r.Dial = func(context.Context, string, string) (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		go func() {
@@ -243,7 +243,7 @@ func TestInDoubt(t *testing.T) {
 func TestNotWritten(t *testing.T) {
 	for answer, answered := range map[string]bool{"HTTP/1.1 503 Busy\r\n\r\n": false, "HTTP/1.1 500 Oops\r\n\r\n": true} {
 		r := newRigged(t, nil)
-		r.Endpoint = piped(t, func(conn net.Conn) { conn.Read(make([]byte, 1)); io.WriteString(conn, answer) })
+		r.Endpoint = piped(t, time.Second, func(conn net.Conn) { conn.Read(make([]byte, 1)); io.WriteString(conn, answer) })
 		b := r.batch(honest(10_000)...)
 		if report := r.send(b); b.Doubt || report.Answered != answered {
 			t.Errorf("%q: in doubt is %v, and the report %+v", answer, b.Doubt, report)

@@ -13,6 +13,7 @@ import (
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/hits"
 	"pixel-ping/internal/logwriter"
+	"pixel-ping/internal/post"
 	"pixel-ping/internal/stats"
 )
 
@@ -324,7 +325,7 @@ func (f *Flusher) report(r endpoint.Report) {
 		f.tell(`%sthe application refuses the request itself: "secret", or the user and password in "endpoint", `+
 			`may differ from the application's`, f.About)
 	}
-	if to := endpoint.RedirectsTo(r.Err); to != "" {
+	if to := post.RedirectsTo(r.Err); to != "" {
 		f.tell(`%sthe application redirects to %s, which is not followed; "endpoint" may have to be that`,
 			f.About, escape(to))
 	}
