@@ -66,8 +66,11 @@ record: build $(ORIGINAL)/node_modules/pixel-ping ## record what the original an
 SOAKTIME ?= 60s
 
 .PHONY: soak
-soak: build ## keep a ledger of every hit for SOAKTIME (60s), and flood the daemon, FLOOD=full as an attack would (needs nginx)
+soak: build ## keep a ledger of every hit for SOAKTIME (60s), and flood the daemon, FLOOD=full as an attack would (needs nginx; root, xfs, btrfs and ext4 for the disks)
 	@internal/rig/need nginx nginx
+	@internal/rig/need mkfs.xfs xfsprogs
+	@internal/rig/need mkfs.btrfs btrfs-progs
+	@internal/rig/need mkfs.ext4 e2fsprogs
 	SOAKTIME=$(SOAKTIME) PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 20m ./internal/rig/soak
 
 # What the Express application needs. A node_modules beside it would be taken
@@ -138,7 +141,7 @@ FUZZTIME ?= 30s
 fuzz: ## fuzz the parser and the encoders, each for FUZZTIME (30s)
 	go test -run '^$$' -fuzz '^FuzzQueryValue$$' -fuzztime $(FUZZTIME) ./internal/node
 	go test -run '^$$' -fuzz '^FuzzEscapes$$' -fuzztime $(FUZZTIME) ./internal/node
-	go test -run '^$$' -fuzz '^FuzzBody$$' -fuzztime $(FUZZTIME) ./internal/endpoint
+	go test -run '^$$' -fuzz '^FuzzBody$$' -fuzztime $(FUZZTIME) ./internal/post
 	go test -run '^$$' -fuzz '^FuzzLog$$' -fuzztime $(FUZZTIME) ./internal/flush
 	go test -run '^$$' -fuzz '^FuzzRecovery$$' -fuzztime $(FUZZTIME) ./internal/journal
 	go test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(FUZZTIME) ./internal/journal

@@ -50,8 +50,8 @@ type daemon struct {
 	listeners   []net.Listener
 	metrics     *metrics.Server
 
-	flushed chan flush.Rest // what the flusher leaves; nil until the flusher runs, which then closes the store
-	refused bool            // run has failed, and fails until the configuration or the certificate is edited
+	flushed chan string // the line about what the flusher has lost; nil until the flusher runs, which then closes the store
+	refused bool        // run has failed, and fails until the configuration or the certificate is edited
 }
 
 // run starts the daemon, and returns when it has stopped: by the end of ctx, by a signal, or because it
@@ -141,7 +141,7 @@ func (d *daemon) serve() (err error) {
 		go func() { failures <- d.server.Serve(listener) }()
 	}
 	answered := make(chan struct{})
-	d.flushed = make(chan flush.Rest, 1)
+	d.flushed = make(chan string, 1)
 	go func() { d.flushed <- d.flusher.Run(d.signals.Abandoned, answered, d.signals.Forced) }()
 	go d.certificate.Watch(d.signals.Abandoned, d.tell)
 	go memory.Return(d.signals.Abandoned)
@@ -164,9 +164,9 @@ func (d *daemon) serve() (err error) {
 	d.server.Stop(requests)
 	close(answered)
 	select {
-	case rest := <-d.flushed:
-		if rest.Hits > 0 {
-			err = errors.New(rest.String())
+	case lost := <-d.flushed:
+		if lost != "" {
+			err = errors.New(lost)
 		}
 	case <-late:
 		err = errors.New(d.flusher.Unfinished())

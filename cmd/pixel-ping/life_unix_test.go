@@ -67,7 +67,7 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 		if left, err := os.ReadDir(dir); len(left) != 0 || err != nil {
 			t.Errorf("the journal has %v, error %v", left, err)
 		}
-		j, _, err := journal.Open(dir, func(line string) { t.Error(line) })
+		j, _, _, err := journal.Open(dir, func(line string) { t.Error(line) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -263,6 +263,9 @@ func TestLinesNameTheConfiguration(t *testing.T) {
 	app.statuses <- 403
 	path := settings(t, map[string]any{"endpoint": app.URL, "maxmemory": 0.02, "maxconnections": 1})
 	d := startCommand(t, command(path))
+	d.log.WaitLine(t, 0, "Serving")
+	d.Signal(t, syscall.SIGUSR2) // Even the empty object is refused.
+	app.expect(t, "json=%7B%7D")
 	for range 2 {
 		conn, err := net.Dial("tcp", d.address())
 		if err != nil {

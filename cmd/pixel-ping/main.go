@@ -120,7 +120,7 @@ func (d *daemon) check() error {
 	if conf.Port == config.NoPort {
 		d.tell("port: missing; the daemon needs a socket of systemd's, which a check does not see")
 	}
-	return d.path.Answer(d.stdout, "ok", journal.Check(conf.Journal))
+	return d.path.Answer(d.stdout, "ok", journal.Check(conf.Journal, d.tell))
 }
 
 // askHealth is --health. It needs no certificate, which it may not be able to read.

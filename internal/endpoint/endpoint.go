@@ -1,45 +1,56 @@
-// Package endpoint delivers a batch of hits to the publisher's application: in
-// one POST, of the same bytes as the original's, or in several if the
-// application refuses one as too large. It is the last step of a hit.
+// Package endpoint delivers a batch of hits to the publisher's application: in one POST, of the same bytes as the
+// original's, or in several if the application refuses some of it. It is the last step of a hit.
 package endpoint
 
 import (
+	"context"
 	"net/url"
 	"time"
+
+	"pixel-ping/internal/post"
 )
 
 const (
-	// minTimeout is the least time for an exchange: what proxies such as nginx
-	// wait for an answer.
+	// minTimeout is the least time for an exchange: what proxies such as nginx wait for an answer.
 	minTimeout = time.Minute
-	// maxTimeout is the most time for an exchange. No flush can be made during one,
-	// and an interval may be a day.
+	// maxTimeout is the most time for an exchange. No flush can be made during one, and an interval may be a day.
 	maxTimeout = 10 * time.Minute
 )
 
-// Endpoint is the application that hits are delivered to.
+// Endpoint is the application that hits are delivered to. One goroutine at a time may use it.
 type Endpoint struct {
-	client
+	*post.Client
 	timeout time.Duration
 
-	limit   int64     // the largest body that is sent if it has more than one key; 0 if unknown
-	learned time.Time // when the limit was last found to be so low
-	retried string    // the last key that was set aside and tried again
+	accepted int64 // how many parts the application has accepted
+
+	limit   int64                      // parts of several keys are no larger, since larger ones were answered with 413; 0 if unknown
+	limited time.Time                  // when the limit was last found to be so low
+	found   map[post.Outcome]time.Time // when counts were last found to be refused so for their content
 }
 
-// New returns the endpoint with the scheme (http or https), host and user of u. If u has
-// a path, it is that of the Unix socket to connect to. The request line has target. If
-// secret is not empty, it is sent with the counts. From the look-up of the host to the
-// status line of the answer, a POST may take a minute, or interval (the time between two
-// flushes) if that is longer, but at most ten minutes; of this, a connection may take 10
-// seconds, and so may its TLS handshake. The original waits for ever.
-//
-// The original sends only the path of the URL (its endReqOpts). Here target may
-// have a query, and user:password is sent as Basic authentication, since that is
-// what the URL says. Neither consults the environment's proxy settings.
+// New returns the Endpoint of u, target and secret: see post.New. An exchange may take a minute, or interval (the time
+// between two flushes) if that is longer, but at most ten minutes. The original waits for ever.
 func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
 	return &Endpoint{
-		client:  newClient(u, target, secret),
+		Client:  post.New(u, target, secret),
 		timeout: min(max(interval, minTimeout), maxTimeout),
 	}
+}
+
+// A Report is how Send has ended.
+type Report struct {
+	Err       error // worded as the original's log has it; nil if nothing is left of the batch
+	Answered  bool  // the application refuses just this batch, as far as is known: others need not wait
+	Vain      bool  // a search has found nothing that is accepted
+	Forbidden bool  // the application refuses even an empty object, with 401 or 403
+	Doubled   bool  // counts that may have been saved are or will be sent again under other ids
+}
+
+// Ping makes an empty POST, which tells the application that the daemon lives.
+func (e *Endpoint) Ping(ctx context.Context) Report {
+	if err := e.Post(ctx, e.timeout, "", nil); err != nil {
+		return Report{Err: err, Forbidden: forbidden(err.(*post.Failure))}
+	}
+	return Report{}
 }

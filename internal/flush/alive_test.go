@@ -5,8 +5,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"pixel-ping/internal/endpoint"
 )
 
 // Run keeps what it promises to Alive, however long the interval is, and gives no sign
@@ -16,7 +14,7 @@ func TestAlive(t *testing.T) {
 		f, store, _, _ := newFlusher(nil)
 		f.Interval = time.Hour
 		hang := make(chan bool)
-		f.Endpoint = senderFunc(func(*endpoint.Batch) { <-hang })
+		f.Endpoint = hanging(hang)
 		var mu sync.Mutex
 		var calls int
 		var promised time.Time

@@ -15,10 +15,12 @@ import (
 // accept is an application that accepts everything.
 type accept struct{}
 
-func (accept) Send(_ context.Context, b *endpoint.Batch) error {
-	b.First = len(b.List)
-	return nil
+func (accept) Send(_ context.Context, b *hits.Batch, _ func([]hits.Count)) endpoint.Report {
+	b.Finish(len(b.List))
+	return endpoint.Report{}
 }
+
+func (accept) Ping(context.Context) endpoint.Report { return endpoint.Report{} }
 
 // BenchmarkFlush measures a flush without its POST: take, sort, log, forget.
 func BenchmarkFlush(b *testing.B) {

@@ -1,36 +1,35 @@
-// Package flush delivers the counts of the store to the application: at each
-// interval, at a signal and at the stop. It is the third step of a hit.
+// Package flush delivers the counts of the store to the application: at each interval, at a signal and at the stop.
+// It is the third step of a hit.
 package flush
 
 import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
+	"slices"
+	"sync"
 	"time"
-	"unicode"
 
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/hits"
 	"pixel-ping/internal/logwriter"
+	"pixel-ping/internal/post"
+	"pixel-ping/internal/stats"
 )
 
-// A Sender delivers a batch, or goes on with one that it has delivered in part. It
-// returns nil if nothing is left of the batch, and else an error worded for the log.
-// After an error, a batch that is in doubt has to be sent again as it is. An
-// endpoint.Endpoint is a Sender.
+// A Sender delivers a batch, or goes on with one that it has delivered in part: see endpoint.Endpoint, which is a
+// Sender.
 type Sender interface {
-	Send(ctx context.Context, b *endpoint.Batch) error
+	Send(ctx context.Context, b *hits.Batch, setAside func([]hits.Count)) endpoint.Report
+	Ping(ctx context.Context) endpoint.Report
 }
 
-// Flusher delivers the counts of its Store. While Run or Flush runs, nobody else
-// may take counts from the Store. There is one flush at a time: only one of the
-// two methods may run, and the fields must not change while it does.
+// Flusher delivers the counts of its Store. While Run or Flush runs, nobody else may take counts from the Store.
+// There is one flush at a time: only one of the two methods may run, and the fields must not change while it does.
 type Flusher struct {
 	Store    *hits.Store
 	Endpoint Sender            // nil: the counts are logged, and stay in the Store
-	Discard  bool              // drop counts that could not be delivered, rather than merge them back
+	Discard  bool              // drop counts that could not be delivered, rather than send them again
 	Interval time.Duration     // from one flush to the next, above 0
 	Stdout   *logwriter.Writer // the log
 	Stderr   *logwriter.Writer // what went wrong
@@ -40,40 +39,44 @@ type Flusher struct {
 	// waits for an answer meanwhile. It may be nil.
 	Alive func(within time.Duration)
 
-	batch  *endpoint.Batch // the batch under way, which is in doubt between two flushes; nil if there is none
-	counts hits.Counts     // what is left of it
+	logged *logwriter.Entry // the last block of counts that the log has accepted
+	lines  []hits.Count     // what it lists; nil if lines were left out since
 
-	logged     *logwriter.Entry // the last block of lines that the log has accepted; nil before the first
-	loggedKeys int              // how many keys the last lines had, and how many hits;
-	loggedHits int64            // 0 if they were left out
+	refused int64 // hits that the Store had refused when that was last said
 
-	tally tally
+	// Of the flush under way:
+	aside     int64         // hits that were set aside
+	asideKeys int           // their keys
+	dropped   int64         // how many of these hits found no room
+	patience  time.Duration // how long it may still wait for their lines
+
+	mu    sync.Mutex
+	stats stats.Flushes
 }
 
-// fullInterval is the least time between two flushes for want of room. Otherwise,
-// clients who invent keys could cause one POST after the other.
-const fullInterval = time.Second
+const (
+	// fullInterval is the least time between two flushes for want of room. Otherwise, clients who invent keys could
+	// cause one POST after the other.
+	fullInterval = time.Second
+	// aliveInterval is the time between two calls of Alive while Run has nothing to do.
+	aliveInterval = 10 * time.Second
+)
 
-// aliveInterval is the time between two calls of Alive while Run has nothing to do.
-const aliveInterval = 10 * time.Second
-
-// Run flushes at each interval, the first time one interval from now, and when
-// forced receives a signal (the original's setInterval and its handler of
-// SIGUSR2). It also flushes when the Store is full. However many of these come
-// during a flush, one more flush follows it. When stopped is closed, Run flushes
-// what is left and returns. When ctx ends, the delivery under way fails, and any
-// later one fails at once.
+// Run flushes at each interval, the first time one interval from now, and when forced receives a signal (the
+// original's setInterval and its handler of SIGUSR2). It also flushes when the Store is full. However many of these
+// come during a flush, one more flush follows it. When stopped is closed, Run flushes what is left and returns.
+// When ctx ends, the delivery under way fails, and any later one fails at once.
 //
-// At its end, Run closes the Store, and returns what is lost. To learn whether the log
-// has that, it waits until the log is written or the deadline of Stdout has passed.
-func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) Rest {
+// At its end, Run closes the Store, and returns what is lost. To learn whether the log has that, it waits until the
+// log is written or the deadline of Stdout has passed.
+func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) (lost string) {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
 	alive := time.NewTicker(aliveInterval)
 	defer alive.Stop()
-	if recovered, keys := f.Store.Waiting(); keys > 0 {
-		fmt.Fprintf(f.Stderr, "pixel-ping: %s of %s recovered from the journal\n",
-			logwriter.Plural(recovered, "hit"), logwriter.Plural(keys, "key"))
+	if recovered := f.Store.Recovered; len(recovered) > 0 {
+		f.Store.Recovered = nil // It may be large.
+		f.tell("%s recovered from the journal", amount(recovered))
 		if f.Endpoint != nil {
 			f.Flush(ctx)
 		}
@@ -105,66 +108,76 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 	}
 }
 
-// Rest is what could not be delivered.
-type Rest struct {
-	Hits, Keys int64
-	InDoubt    int64 // hits that the application may have saved
-	Logged     bool  // the log has a line for each of the keys
-	Kept       bool  // the journal has them
-}
-
-// String says in one line what could not be delivered.
-func (r Rest) String() string {
-	were, doubt, log := "were", "", "the log does not have them"
-	if r.Hits == 1 {
+// undelivered says in one line that a list was not delivered, how many of its hits the application may have saved,
+// and who has them.
+func undelivered(list []hits.Count, doubt int64, who string) string {
+	were, maybe := "were", ""
+	if hits.Sum(list) == 1 {
 		were = "was"
 	}
-	if r.InDoubt > 0 {
-		doubt = fmt.Sprintf(" (%s may have been saved)", logwriter.Plural(r.InDoubt, "hit"))
+	if doubt > 0 {
+		maybe = fmt.Sprintf(" (%s may have been saved)", logwriter.Plural(doubt, "hit"))
 	}
-	if r.Kept {
-		log = "the journal has them"
-	} else if r.Logged {
-		log = "the log has them"
-	}
-	return fmt.Sprintf("%s of %s %s not delivered%s; %s",
-		logwriter.Plural(r.Hits, "hit"), logwriter.Plural(r.Keys, "key"), were, doubt, log)
+	return fmt.Sprintf("%s %s not delivered%s; the %s them", amount(list), were, maybe, who)
 }
 
-// flushLast delivers what is held at a stop, closes the Store, and says what the
-// journal keeps. It returns what is lost, which is nothing if nothing was promised:
-// without an endpoint and without a journal. Unless the last lines of the log are just
-// what is lost, it logs that once more.
-func (f *Flusher) flushLast(ctx context.Context) Rest {
+// flushLast delivers what is held at a stop, closes the Store, and says what the journal keeps. It returns what is
+// lost, which is nothing if nothing was promised: without an endpoint and without a journal. It logs what is lost,
+// unless the last block of the log is that list.
+func (f *Flusher) flushLast(ctx context.Context) (lost string) {
 	f.flush(ctx, true)
-	if f.logged != nil {
-		f.logged.Taken() // waits
-	}
-	var doubt int64
-	if f.batch != nil {
-		doubt = sum(f.batch.Doubtful())
-	}
+	f.retryAside(ctx)
+	doubt := f.Store.Doubtful()
 	promised := f.Endpoint != nil || f.Store.Keeps()
-	kept, lost := f.Store.Close()
+	kept, left := f.Store.Close()
 	f.reportStore()
 	if f.Endpoint != nil && len(kept) > 0 {
-		rest := Rest{Hits: kept.Hits(), Keys: int64(len(kept)), InDoubt: doubt, Kept: true}
-		fmt.Fprintf(f.Stderr, "pixel-ping: %s\n", rest)
+		f.tell("%s", undelivered(kept, doubt, "journal has"))
 		doubt = 0
 	}
-	if !promised || len(lost) == 0 {
-		return Rest{}
-	}
-	rest := Rest{Hits: lost.Hits(), Keys: int64(len(lost)), InDoubt: doubt}
-	if f.loggedKeys != len(lost) || f.loggedHits != rest.Hits {
-		fmt.Fprintln(f.Stdout, "Not delivered:")
-		f.logCounts(lost.List())
+	if !promised || len(left) == 0 {
 		if f.logged != nil {
 			f.logged.Taken() // waits
 		}
+		return ""
 	}
-	rest.Logged = f.loggedHits == rest.Hits && f.logged.Taken()
-	return rest
+	return undelivered(left, doubt, f.logLost("Not delivered:", left))
+}
+
+// retryAside sends the keys that are set aside once more, since there is no later flush. That the application
+// refuses them is no failure.
+func (f *Flusher) retryAside(ctx context.Context) {
+	b := f.Store.SealAside()
+	if b == nil {
+		return
+	}
+	if ctx.Err() == nil {
+		f.logCounts(b.List)
+		f.Endpoint.Send(ctx, b, nil)
+	}
+	f.count(func(s *stats.Flushes) { s.DeliveredHits += hits.Sum(b.List) - hits.Sum(b.Left()) })
+	if left := b.Left(); len(left) > 0 {
+		var doubt int64
+		if b.Doubt {
+			doubt = hits.Sum(left)
+		}
+		f.tell("refused by the application: %s",
+			undelivered(left, doubt, f.logLost(asideText, left)))
+	}
+	f.Store.Forget(b)
+}
+
+// logLost logs a list under a title, unless it is the last block of the log. It waits until the log is written, and
+// returns whether the "log has" the list.
+func (f *Flusher) logLost(title string, list []hits.Count) (who string) {
+	if f.logged == nil || !f.logged.Taken() || !slices.Equal(f.lines, list) {
+		fmt.Fprintln(f.Stdout, title)
+		f.logCounts(list)
+	}
+	if f.lines == nil || !f.logged.Taken() {
+		return "log does not have"
+	}
+	return "log has"
 }
 
 // Unfinished says in one line what is lost if the process ends before Run does.
@@ -176,204 +189,182 @@ func (f *Flusher) Unfinished() string {
 	return fmt.Sprintf("up to %s were not delivered, and there was no time to log them all", hits)
 }
 
-// Flush logs all counts and delivers them (the original's flush), even if there
-// are none. A batch in doubt comes first; if the application accepts it, the counts
-// since then follow, if there are any. Flush returns when the application has
-// accepted the counts or the delivery has failed. The log may still be writing
-// then: however slowly it is read, no POST waits for it.
+// Flush logs the counts and delivers them (the original's flush), even if there are none. The batches of earlier
+// flushes come first, as they were. What was counted since follows if the application has accepted them, or has
+// answered that it does not accept them. Flush returns when the application has accepted everything, or a delivery
+// has failed. However slowly the log is read, no POST waits for it.
 func (f *Flusher) Flush(ctx context.Context) { f.flush(ctx, false) }
 
-// flush is Flush. The last one makes no empty flush, which would tell the
-// application that the daemon lives.
+// flush is Flush. The last one makes no empty flush, which would tell the application that the daemon lives.
 func (f *Flusher) flush(ctx context.Context, last bool) {
+	defer f.reportStore()
 	if f.Endpoint == nil {
 		f.logCounts(f.Store.List())
 		f.Stdout.Wait(logDelay)
-		f.reportStore()
+		f.count(func(s *stats.Flushes) { s.LastFlush = time.Now() })
 		return
 	}
-	goOn := !last || f.Store.Pending() > 0
-	if !goOn {
-		f.reportStore()
-		return
+	f.Store.Retry()
+	f.patience = asidePatience
+	delivered, sent, sealed, vain := true, false, false, false
+	for i := 0; ; {
+		b := f.Store.Batch(i)
+		if b == nil && !sealed {
+			// A key is set aside only if another one is accepted, and that may be one of the next batch. At a stop,
+			// the journal keeps what there is, or else more would be out after each start.
+			f.Store.Seal(f.setAside, vain || last && !f.Store.Keeps())
+			b, sealed = f.Store.Batch(i), true
+		}
+		if b == nil {
+			break
+		}
+		report := f.deliver(ctx, b)
+		sent = true
+		if report.Err == nil {
+			continue // with the next one, which is at this index now
+		}
+		delivered, vain = false, report.Vain
+		if i++; !report.Answered || f.Store.Batch(i-1) != b {
+			break
+		}
 	}
-	if f.batch != nil { // in doubt since the last flush
-		goOn = ctx.Err() == nil && f.deliver(ctx, last) && f.Store.Pending() > 0
+	if !sent && !last {
+		f.logCounts(nil)
+		report := f.Endpoint.Ping(ctx)
+		f.report(report)
+		delivered = report.Err == nil
 	}
-	for goOn && f.batch == nil {
-		again := f.take()
-		goOn = f.deliver(ctx, last) && again && f.Store.Pending() > 0
-	}
-	f.tally.end(f.batch)
-	f.reportStore()
+	f.count(func(s *stats.Flushes) {
+		s.LastFlush, s.InDoubt = time.Now(), f.Store.Doubtful()
+		if delivered {
+			s.Delivered, s.LastDelivery = s.Delivered+1, s.LastFlush
+		} else {
+			s.Failed++
+		}
+	})
 }
 
-// take takes a batch from the Store. It reports whether the batch is not all that the
-// Store held, because an earlier process has sent it, or because the journal has no
-// room for the sum of all.
-func (f *Flusher) take() (again bool) {
-	f.counts = f.Store.Take()
-	list, sent := f.counts.List(), f.Store.Sent()
-	if sent == nil {
-		f.batch = endpoint.NewBatch(list, f.Store.Aside)
-	} else {
-		aside := make(map[string]bool)
-		for _, r := range sent.Records {
-			aside[r.Key] = r.Aside
-		}
-		f.batch = endpoint.NewBatch(list, aside)
-		f.batch.First, f.batch.End = sent.Progress.First, sent.Progress.End
-		f.batch.InDoubt = f.batch.First < f.batch.End
-	}
-	f.batch.ID, f.batch.Keeper, f.batch.Room = f.Store.ID(), f.Store, f.Store.Limit()/asideShare
-	_, waiting := f.Store.Waiting()
-	return sent != nil || waiting > 0
+// count changes what the Flusher counts.
+func (f *Flusher) count(change func(s *stats.Flushes)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.stats)
 }
 
-// reportStore says what the Store could not count or keep since the last flush.
-func (f *Flusher) reportStore() {
-	if err := f.Store.JournalError(); err != nil {
-		fmt.Fprintf(f.Stderr, "pixel-ping: %v\n", err)
-	}
-	if n := f.Store.Refused(); n > 0 {
-		of, were := "new keys", "were"
-		if n == 1 {
-			of, were = "a new key", "was"
-		}
-		fmt.Fprintf(f.Stderr, "pixel-ping: %s%s of %s %s not counted, as there was no room for more keys (maxmemory)\n",
-			f.About, logwriter.Plural(n, "hit"), of, were)
-	}
+// Stats returns what the Flusher counts. It may be called by many goroutines at once, also while Run or Flush runs:
+// it waits for no delivery.
+func (f *Flusher) Stats() stats.Flushes {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stats
 }
 
-// asideShare is the part of the memory for keys that those may take which the
-// application refuses one by one: clients who send such keys leave room for others.
-const asideShare = 8
-
-// deliver sends f.batch, and reports whether some of it was accepted. Unless the
-// batch is in doubt then, deliver ends what Take began: each count is accepted and
-// forgotten, or merged back, or, with Discard, dropped.
-func (f *Flusher) deliver(ctx context.Context, last bool) (accepted bool) {
-	b := f.batch
-	b.Last = last
-	list := b.Left()
-	f.logCounts(list)
-	err := f.Endpoint.Send(ctx, b)
-	f.Store.Aside = b.Aside
-	left := b.Left()
-	f.tally.note(err == nil && len(b.Dropped) == 0, sum(list)-sum(left)-sum(b.Dropped))
-	if accepted = len(left) < len(f.counts); accepted {
-		some := make(hits.Counts, len(left))
-		for _, count := range left {
-			some[count.Key] = f.counts[count.Key]
-		}
-		f.counts = some
-	}
+// deliver sends b. Unless b is to be sent again as it is, deliver ends its use: each count is accepted and
+// forgotten, set aside, merged back (the original's merge), or, with Discard, dropped.
+func (f *Flusher) deliver(ctx context.Context, b *hits.Batch) endpoint.Report {
+	left, aside := b.Left(), f.aside
+	f.logCounts(left)
+	report := f.Endpoint.Send(ctx, b, f.setAside)
+	f.count(func(s *stats.Flushes) { s.DeliveredHits += hits.Sum(left) - hits.Sum(b.Left()) - (f.aside - aside) })
 	switch {
-	case err != nil && f.Discard:
-		f.Store.Merge(nil)
-		f.batch, f.counts = nil, nil
-	case b.InDoubt:
-		f.Store.Keep(f.counts)
-	default:
-		f.Store.Merge(f.counts)
-		f.batch, f.counts = nil, nil
+	case report.Err == nil || f.Discard:
+		f.Store.Forget(b)
+	case !b.Doubt && !b.Kept():
+		f.Store.Merge(b)
 	}
-	f.report(b, err)
-	return accepted
+	f.report(report)
+	return report
 }
 
-// report says how the delivery of b has ended: with err, or well.
-func (f *Flusher) report(b *endpoint.Batch, err error) {
+// setAside logs keys that the application refuses, and has the Store hold them. It waits for the log, but in all no
+// longer than a moment of a flush.
+func (f *Flusher) setAside(list []hits.Count) {
+	fmt.Fprintf(f.Stdout, "%s\n%s", asideText, lines(list))
+	began := time.Now()
+	f.Stdout.Wait(min(logDelay, f.patience))
+	f.patience -= time.Since(began)
+	f.asideKeys += len(list)
+	f.aside += hits.Sum(list)
+	f.dropped += f.Store.SetAside(list)
+}
+
+// reportStore says what the Store could not count, keep or deliver since the last flush.
+func (f *Flusher) reportStore() {
+	for err := f.Store.JournalError(); err != nil; err = f.Store.JournalError() {
+		f.tell("%v", err)
+	}
+	refused := f.Store.Stats().Refused
+	if n := refused - f.refused; n > 0 {
+		what := "hits of new keys were"
+		if n == 1 {
+			what = "hit of a new key was"
+		}
+		f.tell("%s%d %s not counted, as there was no room for more keys (maxmemory)", f.About, n, what)
+	}
+	if f.aside > 0 {
+		f.tell("the application refuses %s of %s for what the keys are; they are set aside",
+			logwriter.Plural(f.aside, "hit"), logwriter.Plural(f.asideKeys, "key"))
+	}
+	if f.dropped > 0 {
+		f.tell("%s%s of them dropped, as there is no room for more keys that are set aside (maxmemory)",
+			f.About, logwriter.Plural(f.dropped, "hit"))
+	}
+	f.refused, f.aside, f.asideKeys, f.dropped = refused, 0, 0, 0
+}
+
+// report says how a delivery has ended: with an error, or well.
+func (f *Flusher) report(r endpoint.Report) {
 	f.Stdout.Wait(logDelay)
-	if err != nil {
+	if r.Err != nil {
 		// The error may quote the other end: a name in its certificate, say.
-		fmt.Fprintf(f.Stderr, "--- %s\n", escape(err.Error()))
+		fmt.Fprintf(f.Stderr, "--- %s\n", escape(r.Err.Error()))
 	} else {
 		fmt.Fprintln(f.Stdout, "--- flushed ---")
 	}
-	if endpoint.Forbidden(err) {
-		fmt.Fprintf(f.Stderr, "pixel-ping: %s%s\n", f.About, forbiddenText)
+	if r.Forbidden {
+		f.tell(`%sthe application refuses the request itself: "secret", or the user and password in "endpoint", `+
+			`may differ from the application's`, f.About)
 	}
-	if to := endpoint.RedirectsTo(err); to != "" {
-		fmt.Fprintf(f.Stderr, "pixel-ping: %s"+redirectText+"\n", f.About, escape(to))
+	if to := post.RedirectsTo(r.Err); to != "" {
+		f.tell(`%sthe application redirects to %s, which is not followed; "endpoint" may have to be that`,
+			f.About, escape(to))
 	}
-	if b.Doubled {
-		fmt.Fprint(f.Stderr, doubledText)
-		b.Doubled = false
-	}
-	if len(b.Dropped) > 0 {
-		fmt.Fprintln(f.Stdout, "Dropped:")
-		f.logCounts(b.Dropped)
-		fmt.Fprintf(f.Stderr, "pixel-ping: %s of %s dropped: the application refuses each key alone as too large\n",
-			logwriter.Plural(sum(b.Dropped), "hit"), logwriter.Plural(len(b.Dropped), "key"))
-		b.Dropped = nil
+	if r.Doubled {
+		f.tell("some hits may be counted twice: the application may have saved them before its answer was lost, " +
+			"and they are sent again in other parts")
 	}
 }
 
-// sum returns the number of hits in a list.
-func sum(list []hits.Count) (n int64) {
-	for _, count := range list {
-		n += count.Hits
-	}
-	return n
+// tell writes a line to stderr.
+func (f *Flusher) tell(format string, a ...any) {
+	fmt.Fprintf(f.Stderr, "pixel-ping: "+format+"\n", a...)
 }
-
-// logDelay is how long a flush waits at its end for its lines to be written, so that
-// an error on stderr follows them, as in the original, and so that the log is not
-// busy at a next flush that comes at once. It is short, as that flush waits, too.
-const logDelay = 200 * time.Millisecond
 
 const (
-	forbiddenText = "the application refuses the request itself: \"secret\", or the user and " +
-		"password in \"endpoint\", may differ from the application's"
-	redirectText = "the application redirects to %s, which is not followed; \"endpoint\" may have to be that"
-	doubledText  = "pixel-ping: some hits may be counted twice: the application may have saved them before it " +
-		"cut the connection, and they are sent again in other parts\n"
+	// logDelay is how long a flush waits at its end for its lines to be written, so that an error on stderr follows
+	// them, as in the original, and so that the log is not busy at a next flush that comes at once. It is short, as
+	// that flush waits, too.
+	logDelay = 200 * time.Millisecond
+	// asidePatience is how long a flush waits in all for the lines of keys that are set aside: they may be in
+	// hundreds of blocks.
+	asidePatience = time.Second
+
+	asideText = "Refused by the application:"
 )
 
-// logCounts has the log write a line for each key (the original's log), so that
-// there is a record of the hits whatever becomes of them. It leaves the lines out
-// if the log is still busy with those of an earlier flush.
-func (f *Flusher) logCounts(counts []hits.Count) {
-	f.loggedKeys, f.loggedHits = 0, 0
-	if block := f.Stdout.Block(len(counts), countLines(counts).Append); block != nil {
-		f.logged, f.loggedKeys, f.loggedHits = block, len(counts), sum(counts)
-	} else if len(counts) > 0 {
+// logCounts has the log write a line for each key (the original's log), so that there is a record of the hits
+// whatever becomes of them. It leaves the lines out if the log is still busy with those of an earlier flush.
+func (f *Flusher) logCounts(list []hits.Count) {
+	f.lines = nil
+	if block := f.Stdout.Block(len(list), lines(list).append); block != nil {
+		f.logged, f.lines = block, list
+	} else if len(list) > 0 {
 		fmt.Fprintf(f.Stdout, "pixel-ping: %s left out of the log here, which is still busy with an earlier flush\n",
-			logwriter.Plural(len(counts), "line"))
+			logwriter.Plural(len(list), "line"))
 	}
 }
 
-// countLines are the lines of the log for some counts.
-type countLines []hits.Count
-
-func (c countLines) Append(dst []byte, i int) []byte {
-	dst = strconv.AppendInt(dst, c[i].Hits, 10)
-	dst = append(dst, ":\t"...)
-	dst = append(dst, escape(c[i].Key)...)
-	return append(dst, '\n')
-}
-
-// escape returns key without the characters that would break its line in the
-// log. The original prints keys as they are: with %0A in a key, a client can
-// forge a line, and with other control characters it can control the terminal.
-func escape(key string) string {
-	if !strings.ContainsFunc(key, breaksLine) {
-		return key
-	}
-	var b strings.Builder
-	for _, r := range key {
-		if breaksLine(r) {
-			fmt.Fprintf(&b, `\u%04x`, r)
-		} else {
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-// breaksLine reports whether r is a control character or one that some
-// programs take for the end of a line.
-func breaksLine(r rune) bool {
-	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
+// amount says how many hits of how many keys are in a list.
+func amount(list []hits.Count) string {
+	return fmt.Sprintf("%s of %s", logwriter.Plural(hits.Sum(list), "hit"), logwriter.Plural(len(list), "key"))
 }

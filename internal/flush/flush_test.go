@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -25,29 +24,50 @@ type application struct {
 	latency time.Duration
 	err     error
 	doubt   bool // after err, the batch is in doubt
+	answers bool // err is an answer
 
 	mu       sync.Mutex
 	received []string // of each delivery, when it began, the counts
 }
 
-func (a *application) Send(ctx context.Context, b *endpoint.Batch) error {
-	var all []string
-	for _, count := range b.List {
-		all = append(all, fmt.Sprintf("%s=%d", count.Key, count.Hits))
+func (a *application) Send(ctx context.Context, b *hits.Batch, _ func([]hits.Count)) endpoint.Report {
+	err := a.receive(ctx, b.List)
+	doubt := b.Doubt || ctx.Err() == nil && a.doubt
+	switch b.Begin(0, len(b.List)); {
+	case err == nil:
+		b.Accepted()
+	case doubt:
+		b.Doubt = true
+	default:
+		b.Begin(0, 0)
 	}
+	return endpoint.Report{Err: err, Answered: a.answers}
+}
+
+func (a *application) Ping(ctx context.Context) endpoint.Report {
+	return endpoint.Report{Err: a.receive(ctx, nil)}
+}
+
+// receive waits for the latency, and returns the error of a delivery of list.
+func (a *application) receive(ctx context.Context, list []hits.Count) error {
 	a.mu.Lock()
-	a.received = append(a.received, strings.Join(all, " "))
+	a.received = append(a.received, texts(list))
 	a.mu.Unlock()
 	select {
 	case <-time.After(a.latency):
-		if a.err == nil {
-			b.First = len(b.List)
-		}
-		b.End, b.InDoubt = len(b.List), a.doubt && a.err != nil
 		return a.err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// texts returns a list as "a=1 b=2".
+func texts(list []hits.Count) string {
+	var all []string
+	for _, count := range list {
+		all = append(all, fmt.Sprintf("%s=%d", count.Key, count.Hits))
+	}
+	return strings.Join(all, " ")
 }
 
 // count returns how many deliveries have begun since the last expect.
@@ -93,15 +113,10 @@ func newFlusher(app *application, keys ...string) (f *Flusher, store *hits.Store
 	return f, store, stdout, stderr
 }
 
-func expectHeld(t *testing.T, store *hits.Store, want map[string]int64) {
+func expectHeld(t *testing.T, store *hits.Store, want string) {
 	t.Helper()
-	got := make(map[string]int64)
-	_, held := store.Close()
-	for key, n := range held {
-		got[key] = *n
-	}
-	if !maps.Equal(got, want) {
-		t.Errorf("the store holds %v, want %v", got, want)
+	if got := texts(store.List()); got != want {
+		t.Errorf("the store holds %q, want %q", got, want)
 	}
 }
 
@@ -119,7 +134,7 @@ func TestDelivered(t *testing.T) {
 	f, store, stdout, stderr := newFlusher(app, "b", "a", "b")
 	f.Flush(t.Context())
 	app.expect(t, "a=1 b=2")
-	expectHeld(t, store, nil)
+	expectHeld(t, store, "")
 	expectOutput(t, stdout, "1:\ta\n2:\tb\n--- flushed ---\n")
 	expectOutput(t, stderr, "")
 
@@ -139,7 +154,7 @@ func TestFailedIsMergedBack(t *testing.T) {
 	app.err = nil
 	f.Flush(t.Context())
 	app.expect(t, "a=2 b=1", "a=3 b=1")
-	expectHeld(t, store, nil)
+	expectHeld(t, store, "")
 }
 
 func TestFailedIsDropped(t *testing.T) {
@@ -148,7 +163,7 @@ func TestFailedIsDropped(t *testing.T) {
 	f.Discard = true
 	f.Flush(t.Context())
 	app.expect(t, "a=1")
-	expectHeld(t, store, nil)
+	expectHeld(t, store, "")
 	expectOutput(t, stderr, "--- flush failed with code:500\n")
 }
 
@@ -159,7 +174,7 @@ func TestWithoutEndpointCountsGrow(t *testing.T) {
 	f.Flush(t.Context())
 	expectOutput(t, stdout, "1:\ta\n2:\ta\n")
 	expectOutput(t, stderr, "")
-	expectHeld(t, store, map[string]int64{"a": 2})
+	expectHeld(t, store, "a=2")
 }
 
 func TestKeysDoNotForgeTheLog(t *testing.T) {
@@ -177,38 +192,159 @@ func TestKeysDoNotForgeTheLog(t *testing.T) {
 	}
 }
 
-// partial is an application that does not accept the keys in refuses.
-type partial struct{ refuses string }
+// partial is an application that accepts all but the keys in refuses. It sets them aside, or fails.
+type partial struct {
+	refuses string
+	fails   bool
+}
 
-func (p partial) Send(_ context.Context, b *endpoint.Batch) (err error) {
-	for _, count := range b.List {
-		if strings.Contains(p.refuses, count.Key) {
-			b.Aside[count.Key], err = true, errors.New("the request is too large")
+func (p partial) Send(_ context.Context, b *hits.Batch, setAside func([]hits.Count)) (r endpoint.Report) {
+	for position := range b.List {
+		b.Begin(position, position+1)
+		switch part := b.Part(); {
+		case !strings.Contains(p.refuses, part[0].Key):
+			b.Accepted()
+		case !p.fails && setAside != nil:
+			setAside(part)
+			b.Finish(position + 1)
+		default:
+			b.Begin(position, position)
+			return endpoint.Report{Err: errors.New("refused")}
 		}
 	}
-	b.First = len(b.List)
-	return err
+	return endpoint.Report{}
 }
+
+func (partial) Ping(context.Context) endpoint.Report { return endpoint.Report{} }
 
 // What was accepted is not merged back with what was not.
 func TestPartIsAccepted(t *testing.T) {
 	for _, test := range []struct {
 		refuses string
 		discard bool
-		held    map[string]int64
-	}{
-		{"b", false, map[string]int64{"b": 2}},
-		{"ab", false, map[string]int64{"a": 1, "b": 2}},
-		{"b", true, nil},
-	} {
-		f, store, stdout, stderr := newFlusher(nil, "a", "b", "b")
-		f.Endpoint, f.Discard = partial{test.refuses}, test.discard
+		held    string
+	}{{"b", false, "b=2 c=1"}, {"ab", false, "a=1 b=2 c=1"}, {"b", true, ""}} {
+		f, store, stdout, stderr := newFlusher(nil, "a", "b", "b", "c")
+		f.Endpoint, f.Discard = partial{test.refuses, true}, test.discard
 		f.Flush(t.Context())
 		expectHeld(t, store, test.held)
-		expectOutput(t, stdout, "1:\ta\n2:\tb\n")
-		expectOutput(t, stderr, "--- the request is too large\n")
+		expectOutput(t, stdout, "1:\ta\n2:\tb\n1:\tc\n")
+		expectOutput(t, stderr, "--- refused\n")
 	}
 }
+
+const setAsideText = "pixel-ping: the application refuses 2 hits of 1 key for what the keys are; they are set aside\n"
+
+// Keys that are set aside are in the log before they are done with. They are no failure.
+func TestSetAside(t *testing.T) {
+	f, store, stdout, stderr := newFlusher(nil, "a", "b", "b", "c")
+	f.Endpoint = partial{refuses: "b"}
+	f.Flush(t.Context())
+	expectHeld(t, store, "")
+	expectOutput(t, stdout, "1:\ta\n2:\tb\n1:\tc\nRefused by the application:\n2:\tb\n--- flushed ---\n")
+	expectOutput(t, stderr, setAsideText)
+	if got := store.Stats(); got.Aside != 2 || got.Pending != 0 {
+		t.Errorf("counted %+v", got)
+	}
+	if got := f.Stats(); got.Delivered != 1 || got.DeliveredHits != 2 || got.LastDelivery.IsZero() {
+		t.Errorf("counted %+v", got)
+	}
+
+	// In a newer batch, they are set aside without a question.
+	f.Endpoint = partial{refuses: "b", fails: true}
+	for _, key := range []string{"b", "b", "c"} {
+		store.Record(key)
+	}
+	f.Flush(t.Context())
+	expectOutput(t, stdout, "Refused by the application:\n2:\tb\n1:\tc\n--- flushed ---\n")
+	expectOutput(t, stderr, setAsideText)
+}
+
+// Hits for which there is no room among those that are set aside are dropped, and not counted as delivered.
+func TestDropped(t *testing.T) {
+	f, _, _, stderr := newFlusher(nil)
+	f.Store, f.Endpoint = hits.NewStore(400), partial{refuses: "b"}
+	for _, key := range []string{"a", "b", "b"} {
+		f.Store.Record(key)
+	}
+	f.Flush(t.Context())
+	expectOutput(t, stderr, setAsideText+
+		"pixel-ping: 2 hits of them dropped, as there is no room for more keys that are set aside (maxmemory)\n")
+	if got := f.Stats().DeliveredHits; got != 1 {
+		t.Errorf("%d hits are delivered, want 1", got)
+	}
+	if got := f.Store.Stats(); got.Dropped != 2 || got.Aside != 0 {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// At a stop, keys that are set aside are sent once more. That they are refused is no failure.
+func TestStopWithKeysSetAside(t *testing.T) {
+	stopped := make(chan struct{})
+	close(stopped)
+	for _, test := range []struct {
+		app            Sender
+		stdout, stderr string
+		delivered      int64
+	}{
+		{partial{refuses: "b", fails: true}, "2:\tb\n",
+			"pixel-ping: refused by the application: 2 hits of 1 key were not delivered; the log has them\n", 1},
+		{&application{}, "2:\tb\n", "", 3},
+		{&application{err: errors.New("no answer"), doubt: true}, "2:\tb\n",
+			"pixel-ping: refused by the application: 2 hits of 1 key were not delivered (2 hits may have been saved); " +
+				"the log has them\n", 1},
+	} {
+		f, _, stdout, stderr := newFlusher(nil, "a", "b", "b")
+		f.Endpoint = partial{refuses: "b"}
+		f.Flush(t.Context())
+		stdout.w.Wait(time.Minute)
+		stdout.Reset()
+		expectOutput(t, stderr, setAsideText)
+		f.Endpoint = test.app
+		if lost := f.Run(t.Context(), stopped, nil); lost != "" {
+			t.Errorf("lost: %s", lost)
+		}
+		expectOutput(t, stdout, test.stdout)
+		expectOutput(t, stderr, test.stderr)
+		if got := f.Stats().DeliveredHits; got != test.delivered {
+			t.Errorf("%d hits are delivered, want %d", got, test.delivered)
+		}
+	}
+}
+
+// A hint is given if the application refuses even an empty object.
+func TestReport(t *testing.T) {
+	const about = "config.json: "
+	f, _, _, stderr := newFlusher(nil, "a")
+	f.About = about
+	f.Endpoint = reporting(endpoint.Report{Err: errors.New("flush failed with code:403"), Forbidden: true, Doubled: true})
+	f.Flush(t.Context())
+	expectOutput(t, stderr, "--- flush failed with code:403\n"+
+		"pixel-ping: config.json: the application refuses the request itself: \"secret\", or the user and password in "+
+		"\"endpoint\", may differ from the application's\n"+
+		"pixel-ping: some hits may be counted twice: the application may have saved them before its answer was lost, "+
+		"and they are sent again in other parts\n")
+}
+
+// reporting is a Sender that does nothing but report.
+type reporting endpoint.Report
+
+func (r reporting) Send(context.Context, *hits.Batch, func([]hits.Count)) endpoint.Report {
+	return endpoint.Report(r)
+}
+
+func (r reporting) Ping(context.Context) endpoint.Report { return endpoint.Report(r) }
+
+// hanging is a Sender that waits until its channel is closed, and accepts.
+type hanging chan bool
+
+func (h hanging) Send(_ context.Context, b *hits.Batch, _ func([]hits.Count)) endpoint.Report {
+	<-h
+	b.Finish(len(b.List))
+	return endpoint.Report{}
+}
+
+func (h hanging) Ping(context.Context) endpoint.Report { <-h; return endpoint.Report{} }
 
 func TestReasonsDoNotForgeTheLog(t *testing.T) {
 	app := &application{err: errors.New("cannot connect to endpoint : x\n--- flushed ---\x1b")}
@@ -336,12 +472,12 @@ func TestStopLogsWhatIsLeft(t *testing.T) {
 		log     string
 	}{
 		{"", false, "--- flushed ---\n"},
-		{"b", false, "Not delivered:\n1:\tb\n"},
-		{"b", true, ""},
+		{"c", false, "Not delivered:\n1:\tc\n"},
+		{"c", true, ""},
 		{"abc", false, ""},
 	} {
 		f, _, stdout, _ := newFlusher(nil, "a", "b", "c")
-		f.Endpoint, f.Discard = partial{test.refuses}, test.discard
+		f.Endpoint, f.Discard = partial{test.refuses, true}, test.discard
 		stopped := make(chan struct{})
 		close(stopped)
 		f.Run(t.Context(), stopped, nil)
@@ -363,7 +499,7 @@ func TestStopWaitsForARunningFlush(t *testing.T) {
 		if took := time.Since(began); took != 10*time.Second {
 			t.Errorf("the stop took %v, want 10s", took)
 		}
-		expectHeld(t, store, nil)
+		expectHeld(t, store, "")
 	})
 }
 
@@ -378,7 +514,7 @@ func TestAbandonedStop(t *testing.T) {
 		store.Record("a")
 		abandon(errors.New("it is over"))
 		end()
-		expectHeld(t, store, map[string]int64{"a": 2})
+		expectHeld(t, store, "a=2")
 		expectOutput(t, stdout, "Got SIGUSR2. Forcing a flush:\n1:\ta\n2:\ta\n")
 		expectOutput(t, stderr, "--- it is over\n--- it is over\n")
 	})
@@ -480,8 +616,8 @@ func TestStopWithASlowReader(t *testing.T) {
 			f.Stdout.SetDeadline(began.Add(8500 * time.Millisecond))
 			stopped := make(chan struct{})
 			close(stopped)
-			if rest := f.Run(t.Context(), stopped, nil); rest != (Rest{}) {
-				t.Errorf("something is left: %+v", rest)
+			if lost := f.Run(t.Context(), stopped, nil); lost != "" {
+				t.Errorf("lost: %s", lost)
 			}
 			if took := time.Since(began).Round(10 * time.Millisecond); took != test.took {
 				t.Errorf("the stop took %v, want %v", took, test.took)
@@ -508,19 +644,20 @@ func TestStopKnowsWhetherTheLogHasWhatIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	logged, lost := Rest{Hits: 1000, Keys: 1000, Logged: true}, Rest{Hits: 1000, Keys: 1000}
+	const logged = "1000 hits of 1000 keys were not delivered; the log has them"
+	const lost = "1000 hits of 1000 keys were not delivered; the log does not have them"
 	room := 0
 	for name, test := range map[string]struct {
 		stdout io.Writer
 		app    Sender
-		want   Rest
+		want   string
 	}{
 		"a reader":           {io.Discard, &application{err: errors.New("down")}, logged},
 		"a slow reader":      {&slowReader{bytesPerSecond: 4000}, &application{err: errors.New("down")}, logged},
 		"a reader too slow":  {&slowReader{bytesPerSecond: 2900}, &application{err: errors.New("down")}, lost},
-		"all is delivered":   {null, &application{}, Rest{}},
+		"all is delivered":   {null, &application{}, ""},
 		"the null device":    {null, &application{err: errors.New("down")}, lost},
-		"a part, not logged": {null, partial{"00000001"}, Rest{Hits: 1, Keys: 1}},
+		"a part, not logged": {null, partial{"00000999", true}, "1 hit of 1 key was not delivered; the log does not have them"},
 		"no reader": {writerFunc(func([]byte) (int, error) { return 0, syscall.EPIPE }),
 			&application{err: errors.New("down")}, lost},
 		"a disk that fills": {writerFunc(func(p []byte) (int, error) {
@@ -541,12 +678,12 @@ func TestStopKnowsWhetherTheLogHasWhatIsLeft(t *testing.T) {
 				stopped := make(chan struct{})
 				close(stopped)
 				if got := f.Run(t.Context(), stopped, nil); got != test.want {
-					t.Errorf("left: %+v, want %+v", got, test.want)
+					t.Errorf("lost: %q, want %q", got, test.want)
 				}
 				if took := time.Since(began); took > 4*time.Second {
 					t.Errorf("took %v, want at most 4s", took)
 				}
-				pass(2 * time.Hour)
+				pass(10 * time.Hour)
 			})
 		})
 	}
@@ -560,13 +697,13 @@ func TestStopWhileTheLogIsBusy(t *testing.T) {
 		reader := &slowReader{bytesPerSecond: 11_000}
 		f.Stdout = logwriter.New(reader)
 		f.Flush(t.Context())
-		store.Take()
-		store.Merge(nil)
+		store.Seal(nil, false)
+		store.Forget(store.Batch(0))
 		store.Record("a")
 		stopped := make(chan struct{})
 		close(stopped)
-		if got, want := f.Run(t.Context(), stopped, nil), (Rest{Hits: 1, Keys: 1, Logged: true}); got != want {
-			t.Errorf("left: %+v, want %+v", got, want)
+		if got, want := f.Run(t.Context(), stopped, nil), "1 hit of 1 key was not delivered; the log has them"; got != want {
+			t.Errorf("lost: %q, want %q", got, want)
 		}
 		const want = "1:\t00000999\n" +
 			"pixel-ping: 1 line left out of the log here, which is still busy with an earlier flush\n" +
@@ -647,16 +784,17 @@ func TestStopWithABatchInDoubt(t *testing.T) {
 	for _, test := range []struct {
 		accepts   bool
 		abandoned bool
-		rest      Rest
+		lost      string
+		pending   int64
 		sends     []string
 		log       string
 	}{
-		{true, false, Rest{}, []string{"a=1", "a=1", "a=1 b=1"},
+		{true, false, "", 0, []string{"a=1", "a=1", "a=1 b=1"},
 			"1:\ta\n1:\ta\n--- flushed ---\n1:\ta\n1:\tb\n--- flushed ---\n"},
-		{false, false, Rest{Hits: 3, Keys: 2, InDoubt: 1, Logged: true}, []string{"a=1", "a=1"},
+		{false, false, "3 hits of 2 keys were not delivered (1 hit may have been saved); the log has them", 3, []string{"a=1", "a=1"},
 			"1:\ta\n1:\ta\nNot delivered:\n2:\ta\n1:\tb\n"},
-		{false, true, Rest{Hits: 3, Keys: 2, InDoubt: 1, Logged: true}, []string{"a=1"},
-			"1:\ta\nNot delivered:\n2:\ta\n1:\tb\n"},
+		{false, true, "3 hits of 2 keys were not delivered (1 hit may have been saved); the log has them", 3, []string{"a=1", "a=1"},
+			"1:\ta\n1:\ta\nNot delivered:\n2:\ta\n1:\tb\n"},
 	} {
 		app := &application{err: errors.New("no answer"), doubt: true}
 		f, store, stdout, _ := newFlusher(app, "a")
@@ -673,117 +811,63 @@ func TestStopWithABatchInDoubt(t *testing.T) {
 		}
 		stopped := make(chan struct{})
 		close(stopped)
-		if got := f.Run(ctx, stopped, nil); got != test.rest {
-			t.Errorf("left: %+v, want %+v", got, test.rest)
+		if got := f.Run(ctx, stopped, nil); got != test.lost {
+			t.Errorf("lost: %q, want %q", got, test.lost)
 		}
 		app.expect(t, test.sends...)
 		expectOutput(t, stdout, test.log)
-		if got := store.Pending(); got != test.rest.Hits {
-			t.Errorf("%d hits are pending, want %d", got, test.rest.Hits)
+		if got := store.Pending(); got != test.pending {
+			t.Errorf("%d hits are pending, want %d", got, test.pending)
 		}
 	}
 }
 
-// A key that is dropped, and that some may be counted twice, is reported once.
-func TestReport(t *testing.T) {
-	f, store, stdout, stderr := newFlusher(nil, "a", "b", "b", "c")
-	sends := 0
-	f.Endpoint = senderFunc(func(b *endpoint.Batch) {
-		if sends++; sends == 1 {
-			b.Dropped, b.Doubled = b.List[1:2], true
-			b.First, b.End, b.InDoubt = 2, 3, true
-		}
-	})
-	f.Flush(t.Context())
-	if got := store.Pending(); got != 1 {
-		t.Errorf("%d hits are pending, want 1", got)
-	}
-	expectOutput(t, stdout, "1:\ta\n2:\tb\n1:\tc\nDropped:\n2:\tb\n")
-	expectOutput(t, stderr, "--- down\n"+doubledText+
-		"pixel-ping: 2 hits of 1 key dropped: the application refuses each key alone as too large\n")
-	f.Flush(t.Context())
-	expectOutput(t, stdout, "1:\tc\n")
-	expectOutput(t, stderr, "--- down\n")
-}
-
-// A batch knows whether a later flush can follow, and how much room keys may take
-// that are set aside.
-func TestBatchKnowsItsBounds(t *testing.T) {
-	f, store, _, _ := newFlusher(nil, "a")
-	f.Endpoint = senderFunc(func(b *endpoint.Batch) {
-		if b.Last || b.Room != store.Limit()/8 {
-			t.Errorf("at a flush, last is %v, and the room %d", b.Last, b.Room)
-		}
-	})
-	f.Flush(t.Context())
-	f.Endpoint = senderFunc(func(b *endpoint.Batch) {
-		if !b.Last {
-			t.Error("at a stop, the batch is not the last one")
-		}
-	})
-	stopped := make(chan struct{})
-	close(stopped)
-	if got := f.Run(t.Context(), stopped, nil).Hits; got != 1 {
-		t.Errorf("%d hits are left, want 1", got)
-	}
-}
-
-func TestRestIsSaidInOneLine(t *testing.T) {
-	for want, rest := range map[string]Rest{
-		"1 hit of 1 key was not delivered; the log has them":                                          {1, 1, 0, true, false},
-		"3 hits of 2 keys were not delivered; the log does not have them":                             {3, 2, 0, false, false},
-		"3 hits of 2 keys were not delivered (2 hits may have been saved); the log has them":          {3, 2, 2, true, false},
-		"3 hits of 2 keys were not delivered (1 hit may have been saved); the log does not have them": {3, 2, 1, false, false},
+func TestUndelivered(t *testing.T) {
+	for want, got := range map[string]string{
+		"1 hit of 1 key was not delivered; the log has them": undelivered([]hits.Count{{Key: "a", Hits: 1}}, 0, "log has"),
+		"3 hits of 2 keys were not delivered (1 hit may have been saved); the journal has them": undelivered(
+			[]hits.Count{{Key: "a", Hits: 1}, {Key: "b", Hits: 2}}, 1, "journal has"),
 	} {
-		if got := rest.String(); got != want {
+		if got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }
 
-// Keys that the application refuses alone are set aside in the next flush, too.
-func TestKeysStaySetAside(t *testing.T) {
-	f, store, _, _ := newFlusher(nil, "a", "b")
-	f.Endpoint = partial{"b"}
+// A batch that is in doubt and is answered does not hold back newer counts. Two batches are out at most, and each
+// flush tries both, the older one first.
+func TestAnsweredBatch(t *testing.T) {
+	app := &application{err: errors.New("no answer"), doubt: true}
+	f, store, _, _ := newFlusher(app, "a")
 	f.Flush(t.Context())
-	seen := make(chan map[string]bool, 1)
-	f.Endpoint = senderFunc(func(b *endpoint.Batch) { seen <- maps.Clone(b.Aside) })
+	store.Record("b")
+	f.Flush(t.Context())
+	app.expect(t, "a=1", "a=1")
+
+	app.answers, app.err = true, errors.New("flush failed with code:409")
+	f.Flush(t.Context())
+	app.expect(t, "a=1", "b=1")
 	store.Record("c")
 	f.Flush(t.Context())
-	if got := <-seen; !maps.Equal(got, map[string]bool{"b": true}) {
-		t.Errorf("%v are set aside, want b", got)
+	app.expect(t, "a=1", "b=1")
+	app.err = nil
+	f.Flush(t.Context())
+	app.expect(t, "a=1", "b=1", "c=1")
+	if got := store.Pending(); got != 0 {
+		t.Errorf("%d hits are left", got)
 	}
 }
 
-type senderFunc func(b *endpoint.Batch)
-
-func (f senderFunc) Send(_ context.Context, b *endpoint.Batch) error {
-	f(b)
-	return errors.New("down")
-}
-
-// A batch in doubt that is merged back is not sent again in the same flush. If some
-// of it was accepted, the rest is, with the counts since then.
-func TestAfterABatchInDoubt(t *testing.T) {
-	for accepts, want := range map[int]string{0: "a=1 b=1", 1: "a=1 b=1, b=1 c=1"} {
-		f, store, _, _ := newFlusher(nil, "a", "b")
-		f.Endpoint = senderFunc(func(b *endpoint.Batch) { b.End, b.InDoubt = 2, true })
+// A second batch that is refused, and is not in doubt, is merged back.
+func TestSecondBatchIsRefused(t *testing.T) {
+	f, store, _, _ := newFlusher(nil, "a")
+	f.Endpoint = &application{err: errors.New("no answer"), doubt: true}
+	f.Flush(t.Context())
+	app := &application{err: errors.New("flush failed with code:409"), answers: true}
+	f.Endpoint = app
+	for range 2 {
+		store.Record("b")
 		f.Flush(t.Context())
-		store.Record("c")
-		var sent []string
-		f.Endpoint = senderFunc(func(b *endpoint.Batch) {
-			var all []string
-			for _, count := range b.List {
-				all = append(all, fmt.Sprintf("%s=%d", count.Key, count.Hits))
-			}
-			sent = append(sent, strings.Join(all, " "))
-			if b.First, b.InDoubt = 0, false; len(sent) == 1 {
-				b.First = accepts
-			}
-		})
-		f.Flush(t.Context())
-		if got := strings.Join(sent, ", "); got != want {
-			t.Errorf("sent %s, want %s", got, want)
-		}
 	}
+	app.expect(t, "a=1", "b=1", "a=1", "b=2")
 }

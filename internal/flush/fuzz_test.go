@@ -12,7 +12,7 @@ func FuzzLog(f *testing.F) {
 		f.Add(key)
 	}
 	f.Fuzz(func(t *testing.T, key string) {
-		text := string(countLines{{Key: key, Hits: 7}}.Append(nil, 0))
+		text := string(lines{{Key: key, Hits: 7}}.append(nil, 0))
 		line, ended := strings.CutSuffix(text, "\n")
 		line, begun := strings.CutPrefix(line, "7:\t")
 		if !begun || !ended || strings.ContainsFunc(line, func(r rune) bool {

@@ -37,7 +37,7 @@ func TestStats(t *testing.T) {
 		failed := time.Now()
 		expect("failed", stats.Flushes{Delivered: 2, Failed: 1, DeliveredHits: 3, LastDelivery: empty, LastFlush: failed})
 
-		f.Endpoint = partial{"b"}
+		f.Endpoint = partial{"b", true}
 		store.Record("b")
 		f.Flush(t.Context())
 		expect("a part", stats.Flushes{Delivered: 2, Failed: 2, DeliveredHits: 4, LastDelivery: empty, LastFlush: failed})

@@ -14,349 +14,394 @@ import (
 	"testing"
 	"time"
 
-	"pixel-ping/internal/journal"
 	"pixel-ping/internal/stats"
 )
 
 // kept returns a Store with a journal in dir.
-func kept(t testing.TB, dir string, limit int64) (*Store, *journal.Journal) {
+func kept(t testing.TB, dir string, limit int64) *Store {
 	t.Helper()
 	s, err := Open(limit, dir, func(line string) { t.Errorf("told: %s", line) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, s.journal
+	t.Cleanup(func() { s.journal.Close() })
+	return s
 }
 
-// reopened returns a Store as after a crash: nothing of the earlier one is used
-// but what is on the disk.
-func reopened(t testing.TB, j *journal.Journal, dir string) (*Store, *journal.Journal) {
+// reopened returns a Store as after a kill: nothing of the earlier one is used but what is on the disk.
+func reopened(t testing.TB, s *Store, dir string) *Store {
 	t.Helper()
-	if err := j.Close(); err != nil {
-		t.Fatal(err)
-	}
+	s.journal.Seal() // Otherwise Close would delete a file that has no key, which a kill does not.
+	s.journal.Close()
 	return kept(t, dir, plenty)
 }
 
-// removeAll deletes the directory of a journal, which may make a file meanwhile.
-func removeAll(t *testing.T, dir string) {
-	t.Helper()
-	for limit := time.Now().Add(10 * time.Second); os.RemoveAll(dir) != nil; {
-		if time.Now().After(limit) {
-			t.Fatal("the directory is not deleted")
+// batches returns the lists of what is left of the batches that are out, as check has them.
+func left(s *Store) (texts []string) {
+	for _, b := range s.batches {
+		var text []string
+		for _, count := range b.Left() {
+			text = append(text, fmt.Sprintf("%s=%d", count.Key, count.Hits))
 		}
+		texts = append(texts, strings.Join(text, " "))
+	}
+	slices.Sort(texts)
+	return texts
+}
+
+func expectLeft(t *testing.T, s *Store, want ...string) {
+	t.Helper()
+	if got := left(s); !slices.Equal(got, want) {
+		t.Errorf("the batches that are out have %q, want %q", got, want)
 	}
 }
 
-func record(s *Store, keys ...string) {
-	for _, key := range keys {
-		s.Record(key)
+// hitsFiles returns the names of the files in dir.
+func hitsFiles(t *testing.T, dir string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	return names
 }
 
+// What was counted and not sent goes on growing in the next process, in the same file.
 func TestCountsAreKept(t *testing.T) {
 	dir := t.TempDir()
-	s, j := kept(t, dir, plenty)
+	s := kept(t, dir, plenty)
 	record(s, "a", "b", "a")
-	s, j = reopened(t, j, dir)
-	if got := s.Pending(); got != 3 {
-		t.Errorf("%d hits are pending, want 3", got)
-	}
+	s = reopened(t, s, dir)
+	check(t, s.Recovered, "a=2 b=1")
 	record(s, "a", "c")
-	check(t, s.Take(), map[string]int64{"a": 3, "b": 1, "c": 1})
-	record(s, "c")
-
-	// Until the batch is accepted, it stays; afterwards it is gone.
-	s, j = reopened(t, j, dir)
-	check(t, s.Take(), map[string]int64{"a": 3, "b": 1, "c": 2})
-	record(s, "d")
-	s.Merge(nil)
-	if got := s.Pending(); got != 1 {
-		t.Errorf("%d hits are pending, want 1", got)
+	s = reopened(t, s, dir)
+	if got, want := s.Stats(), (stats.Hits{Pending: 5, Keys: 3}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
 	}
-	s, j = reopened(t, j, dir)
-	check(t, s.Take(), map[string]int64{"d": 1})
-	s.Merge(nil)
-	check(t, s.Take(), nil)
-	s.Merge(nil)
-	s, j = reopened(t, j, dir)
-	if got := s.Pending(); got != 0 {
-		t.Errorf("%d hits are pending, want none", got)
+	b := seal(s)
+	check(t, b.List, "a=3 b=1 c=1")
+	s.Forget(b)
+	s = reopened(t, s, dir)
+	check(t, s.Recovered, "")
+	s.Close()
+	if names := hitsFiles(t, dir); len(names) > 0 {
+		t.Errorf("an empty journal has the files %q", names)
 	}
-	j.Close()
 }
 
-// What failed is merged into the next batch, which has another id, and so
-// again.
-func TestMergeWithAJournal(t *testing.T) {
-	dir := t.TempDir()
-	s, j := kept(t, dir, plenty)
-	record(s, "a", "b")
-	taken := s.Take()
-	first := s.ID()
-	record(s, "a", "c")
-	delete(taken, "b") // It was accepted.
-	s.Merge(taken)
-	if got := s.Pending(); got != 3 {
-		t.Errorf("%d hits are pending, want 3", got)
-	}
-	taken = s.Take()
-	check(t, taken, map[string]int64{"a": 2, "c": 1})
-	second := s.ID()
-	if second == first {
-		t.Error("other counts have the same id")
-	}
-	s.Merge(taken)
-	taken = s.Take()
-	if s.ID() != second {
-		t.Error("the same counts have another id")
-	}
-	s.Merge(taken)
-	record(s, "d")
-	check(t, s.Take(), map[string]int64{"a": 2, "c": 1, "d": 1})
-	s, j = reopened(t, j, dir)
-	check(t, s.Take(), map[string]int64{"a": 2, "c": 1, "d": 1})
-	j.Close()
-}
-
-// A batch that was sent before a crash is taken first, alone and as it was.
+// What was sent stays as it is, under its id, and goes on where it was. What came later is another batch.
 func TestBatchThatWasSent(t *testing.T) {
 	dir := t.TempDir()
-	s, j := kept(t, dir, plenty)
+	s := kept(t, dir, plenty)
+	record(s, "a", "bb", "ccc", "dddd")
+	b := seal(s)
+	b.Begin(0, 1)
+	b.Accepted()
+	b.Begin(1, 3)
+	id := b.PartID()
+	record(s, "a", "x")
+	s = reopened(t, s, dir)
+	check(t, s.Recovered, "a=1 bb=1 ccc=1 dddd=1 x=1")
+	if got, want := s.Stats(), (stats.Hits{Pending: 5, Keys: 5}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
+	}
+	b = s.Batch(0)
+	if b.First != 1 || b.From != 1 || b.End != 3 || !b.Doubt || b.PartID() != id {
+		t.Errorf("the batch has the progress %+v, in doubt %v, and the part %s, want %s", b.Progress, b.Doubt, b.PartID(), id)
+	}
+	check(t, b.Part(), "bb=1 ccc=1")
+	check(t, b.Left(), "bb=1 ccc=1 dddd=1")
+
+	// One that was refused is not in doubt, and stays as it is all the same.
+	b.Refused()
+	record(s, "y")
+	s = reopened(t, s, dir)
+	if b = s.Batch(0); b.Doubt || b.First != 1 || !b.Sent {
+		t.Errorf("the batch has the progress %+v, in doubt %v", b.Progress, b.Doubt)
+	}
+	check(t, seal(s).List, "a=1 x=1 y=1")
+	expectLeft(t, s, "a=1 x=1 y=1", "bb=1 ccc=1 dddd=1")
+}
+
+// A key that is done with out of turn stays so.
+func TestKeyOutOfTurn(t *testing.T) {
+	dir := t.TempDir()
+	s := kept(t, dir, plenty)
+	record(s, "a", "b", "c", "d")
+	b := seal(s)
+	b.Begin(2, 3)
+	b.Accepted()
+	b.Begin(0, 1)
+	s = reopened(t, s, dir)
+	check(t, s.Batch(0).Left(), "a=1 b=1 d=1")
+	s.Batch(0).Finish(2)
+	check(t, s.Batch(0).Left(), "d=1")
+}
+
+// A flush without an endpoint only reads: no file is written, made or deleted.
+func TestListChangesNoFile(t *testing.T) {
+	dir := t.TempDir()
+	s := kept(t, dir, plenty)
 	record(s, "a", "b")
-	s.Take()
-	id := s.ID()
-	progress := journal.Progress{Sent: true, First: 1, End: 2}
-	if s.Sent() != nil {
-		t.Error("an earlier process is said to have sent the batch")
+	seal(s).Begin(0, 2)
+	record(s, "b")
+	s = reopened(t, s, dir)
+	type state struct {
+		name  string
+		size  int64
+		at    time.Time
+		inode uint64
 	}
-	s.SetAside(func(key string) bool { return key == "a" })
-	s.SetProgress(1, 2)
-	record(s, "a", "c")
-	s, j = reopened(t, j, dir)
-	record(s, "d")
-	if got := s.Pending(); got != 5 {
-		t.Errorf("%d hits are pending, want 5", got)
-	}
-	taken := s.Take()
-	check(t, taken, map[string]int64{"a": 1, "b": 1})
-	if b := s.Sent(); b == nil || s.ID() != id || b.Progress != progress {
-		t.Errorf("the batch is %s, %+v, want %s with the progress %v", s.ID(), b, id, progress)
-	}
-	want := []journal.Record{{Key: "a", Hits: 1, Aside: true}, {Key: "b", Hits: 1}}
-	if !slices.Equal(s.Sent().Records, want) {
-		t.Errorf("it has the records %v, want %v", s.Sent().Records, want)
-	}
-	delete(taken, "a")
-	s.Merge(taken)
-	check(t, s.Take(), map[string]int64{"a": 1, "b": 1, "c": 1, "d": 1})
-	if s.Sent() != nil || s.ID() == id {
-		t.Error("another batch is taken for the one that was sent")
-	}
-	s.Merge(nil)
-	j.Close()
-}
-
-// Of two batches that were sent, one does not come in the way of the other.
-func TestTwoBatchesThatWereSent(t *testing.T) {
-	dir := t.TempDir()
-	s, j := kept(t, dir, plenty)
-	ids := map[string]bool{}
-	for _, key := range []string{"a", "b"} {
-		record(s, key)
-		s.Take()
-		s.SetProgress(0, 1)
-		ids[s.ID()] = true
-	}
-	s, j = reopened(t, j, dir)
-	for range 2 {
-		taken := s.Take()
-		if s.Sent() == nil || !ids[s.ID()] {
-			t.Errorf("the batch %v is not one that was sent", plain(taken))
+	states := func() (all []state) {
+		for _, name := range hitsFiles(t, dir) {
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, state{name, info.Size(), info.ModTime(), info.Sys().(*syscall.Stat_t).Ino})
 		}
-		delete(ids, s.ID())
-		s.Merge(taken)
+		return all
 	}
-	check(t, s.Take(), map[string]int64{"a": 1, "b": 1})
-	j.Close()
+	for s.live["b"] == nil || len(hitsFiles(t, dir)) != 2 {
+		t.Fatalf("the files are %q", hitsFiles(t, dir))
+	}
+	s.journal.Prepare() // The file for the next batch is there.
+	waitForGrowth(t, dir)
+	before := states()
+	for range 3 {
+		check(t, s.List(), "a=1 b=2")
+	}
+	if after := states(); !slices.Equal(after, before) {
+		t.Errorf("the files were %v and are %v", before, after)
+	}
 }
 
-func TestReplace(t *testing.T) {
-	dir := t.TempDir()
-	s, j := kept(t, dir, plenty)
-	record(s, "a", "b", "b", "c")
-	taken := s.Take()
-	id := s.ID()
-	s.SetProgress(0, 3)
-	s.SetAside(func(key string) bool { return key != "a" })
-	s.SetProgress(3, 3)
-	next := s.Replace([]Count{{"b", 2}, {"c", 1}}, map[string]bool{"c": true})
-	if next == id || next != s.ID() || s.Sent() != nil {
-		t.Errorf("the batch %s is replaced by %s", id, next)
-	}
-	if err := s.JournalError(); err != nil {
-		t.Error(err)
-	}
-	delete(taken, "a")
-	s.Merge(taken)
-	record(s, "c")
-	s, j = reopened(t, j, dir)
-	if !maps.Equal(s.Aside, map[string]bool{"c": true}) {
-		t.Errorf("%v is set aside, want c", s.Aside)
-	}
-	check(t, s.Take(), map[string]int64{"b": 2, "c": 2})
-	j.Close()
-}
-
-// What is left of a batch is another batch, even if nothing comes to it.
-func TestIDOfWhatIsLeft(t *testing.T) {
-	dir := t.TempDir()
-	s, j := kept(t, dir, plenty)
-	record(s, "a", "b", "c")
-	taken := s.Take()
-	ids := map[string]bool{s.ID(): true}
-	for len(taken) > 1 {
-		delete(taken, string(rune('a'+len(taken)-1)))
-		s.Merge(taken)
-		taken = s.Take()
-		if ids[s.ID()] {
-			t.Errorf("%v has an id that other counts had", plain(taken))
+// waitForGrowth waits until no file in dir grows.
+func waitForGrowth(t *testing.T, dir string) {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Second); ; {
+		grown := true
+		for _, name := range hitsFiles(t, dir) {
+			info, err := os.Stat(name)
+			grown = grown && err == nil && info.Size() >= 2<<20
 		}
-		ids[s.ID()] = true
-	}
-	check(t, taken, map[string]int64{"a": 1})
-	s.Merge(taken)
-	j.Close()
-}
-
-// The id is a new one, too, if what is left cannot be written to a new file.
-func TestIDOfWhatIsLeftWithoutADirectory(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "journal")
-	s, j := kept(t, dir, plenty)
-	record(s, "a", "b")
-	taken, id := s.Take(), s.ID()
-	delete(taken, "b")
-	s.Merge(taken)
-	removeAll(t, dir)
-	taken = s.Take()
-	check(t, taken, map[string]int64{"a": 1})
-	if s.ID() == id {
-		t.Error("what is left has the id of the whole")
-	}
-	s.Merge(nil)
-	j.Close()
-}
-
-func TestListWithAJournal(t *testing.T) {
-	dir := t.TempDir()
-	s, j := kept(t, dir, plenty)
-	record(s, "b", "a")
-	s, j = reopened(t, j, dir)
-	record(s, "b", "c")
-	for range 2 {
-		if want := []Count{{"a", 1}, {"b", 2}, {"c", 1}}; !slices.Equal(s.List(), want) {
-			t.Errorf("listed %v, want %v", s.List(), want)
+		if grown || time.Now().After(limit) {
+			return
 		}
 	}
-	j.Close()
 }
 
-// Where the disk is full, keys are counted in memory and delivered all the
-// same, and no count is lost or doubled.
-func TestFullDisk(t *testing.T) {
+// What is in memory only is merged back, and so into the journal as soon as that has room. What a file has
+// does not go to another one.
+func TestMemoryOnly(t *testing.T) {
 	dir := t.TempDir()
+	s := kept(t, dir, plenty)
+	full := fullDisk(t, s)
+	inFile := len(s.live)
+	if len(s.loose) == 0 {
+		t.Fatal("there is no key in memory only")
+	}
+	s.Seal(nil, false)
+	if len(s.batches) != 2 || !s.batches[0].Kept() || s.batches[1].Kept() {
+		t.Fatalf("there are %d batches, want one of a file and one of memory", len(s.batches))
+	}
+	full(false)
+	s.journal.Prepare()
+	s.Seal(nil, true) // nothing, but there is a live file again
+	s.Merge(s.batches[1])
+	if len(s.loose) > 0 || len(s.live) == 0 {
+		t.Errorf("%d keys are still in memory only, and %d in the journal", len(s.loose), len(s.live))
+	}
+	total := inFile + len(s.live)
+	s = reopened(t, s, dir)
+	if got := len(s.Recovered); got != total {
+		t.Errorf("%d keys are recovered, want %d", got, total)
+	}
+}
+
+// fullDisk counts keys of 16 kB until one is in memory only. No file may be written from then on, until
+// full is called with false.
+func fullDisk(t *testing.T, s *Store) (full func(bool)) {
+	t.Helper()
 	var old syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
 		t.Fatal(err)
 	}
-	s, j := kept(t, dir, plenty)
-	defer j.Close()
-	limit := syscall.Rlimit{Cur: 1<<20 + 100, Max: old.Max}
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
-		t.Fatal(err)
+	full = func(full bool) {
+		limit := old
+		if full {
+			limit.Cur = 16 << 10 // less than a file of the journal; the log of go test needs some
+		}
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+			t.Fatal(err)
+		}
 	}
-	defer syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old)
+	t.Cleanup(func() { full(false) })
+	full(true)
+	for i := 0; len(s.loose) == 0; i++ {
+		s.Record(fmt.Sprint(i, strings.Repeat("x", 16<<10)))
+	}
+	return full
+}
 
-	const keys = 200 // of 16 kB, three times what there is room for
+// Where the disk is full, keys are counted in memory and delivered all the same, and no count is lost or doubled.
+func TestFullDisk(t *testing.T) {
+	s := kept(t, t.TempDir(), plenty)
+	fullDisk(t, s)
+	for s.JournalError() != nil {
+	}
 	want := map[string]int64{}
+	for _, count := range s.List() {
+		want[count.Key] = count.Hits
+	}
 	fill := func() {
-		for i := range keys {
+		for i := range 100 {
 			key := fmt.Sprint(i, strings.Repeat("x", 16<<10))
 			record(s, key, key)
 			want[key] += 2
 		}
 	}
 	fill()
-	listed := map[string]int64{}
-	for _, count := range s.List() {
-		listed[count.Key] = count.Hits
-	}
-	if !maps.Equal(listed, want) {
-		t.Errorf("%d keys are listed, not as they were counted", len(listed))
-	}
-	wantErr := "journal " + dir + ": file too large; " +
-		"new keys are counted in memory only, and are lost if the process is killed"
-	if err := s.JournalError(); err == nil || err.Error() != wantErr {
-		t.Errorf("the error is %v, want %s", err, wantErr)
-	}
-	if err := s.JournalError(); err != nil {
-		t.Errorf("the error is told twice: %v", err)
-	}
 	got := map[string]int64{}
-	flushes := 0
-	for s.Pending() > 0 {
-		taken := s.Take()
-		if flushes++; flushes > 20 {
-			t.Fatal("the counts do not come to an end")
+	for _, count := range s.List() {
+		got[count.Key] = count.Hits
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%d keys are listed, not as they were counted", len(got))
+	}
+	// At first the disk may be only slow.
+	for text, i := "", 0; !strings.Contains(text, ": file too large; new keys are counted in memory only, and are lost"); i++ {
+		if err := s.JournalError(); err != nil {
+			text = err.Error()
 		}
-		switch flushes {
-		case 2: // It fails.
-			s.Merge(taken)
+		if i == 10_000 {
+			t.Fatalf("the last error is %s", text)
+		}
+		<-time.After(time.Millisecond)
+		key := fmt.Sprint("more", i%200, strings.Repeat("x", 16<<10))
+		record(s, key)
+		want[key]++
+	}
+	clear(got)
+	for flushes := 0; s.Stats().Pending > 0; flushes++ {
+		if flushes == 1 {
 			fill()
-			continue
 		}
-		for key, n := range taken {
-			got[key] += *n
+		s.Seal(nil, true)
+		for len(s.batches) > 0 {
+			b := s.batches[0]
+			if flushes == 0 && !b.Kept() { // It fails.
+				s.Merge(b)
+				continue
+			}
+			for _, count := range b.List {
+				got[count.Key] += count.Hits
+			}
+			s.Forget(b)
 		}
-		s.Merge(nil)
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("%d keys are delivered, not as they were counted", len(got))
 	}
-	if s.held != 0 || s.out != 0 {
-		t.Errorf("an empty Store takes %d and %d bytes", s.held, s.out)
+	if s.held != 0 || s.out != 0 || s.Stats().Keys != 0 {
+		t.Errorf("an empty Store takes %d and %d bytes, and has %d keys", s.held, s.out, s.Stats().Keys)
 	}
 }
 
-// What waits counts towards the limit, and its keys go on counting.
-func TestLimitWithAJournal(t *testing.T) {
+// A fault in the mapping does not end the process. Hits are counted in memory from then on; the counts that
+// cannot be read are lost, and that is said.
+func TestFault(t *testing.T) {
 	dir := t.TempDir()
-	s, j := kept(t, dir, 3*Cost("a"))
+	s := kept(t, dir, plenty)
+	record(s, "a", "b", "a")
+	waitForGrowth(t, dir)
+	for _, name := range hitsFiles(t, dir) {
+		if err := os.Truncate(name, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(s, "a", "c", "c")
+	text := fmt.Sprint(s.JournalError())
+	if !strings.Contains(text, "the disk can not provide a page of a file; new keys are counted in memory only") {
+		t.Errorf("the error is %s", text)
+	}
+	check(t, s.List(), "a=1 c=2")
+	s.Seal(nil, false)
+	text = fmt.Sprint(s.JournalError())
+	if !strings.HasSuffix(text, "the hits of 2 keys are lost") {
+		t.Errorf("the error is %s", text)
+	}
+	expectLeft(t, s, "a=1 c=2")
+	record(s, "a", "d")
+	s.Seal(nil, false)
+	expectLeft(t, s, "a=1 c=2", "a=1 d=1")
+	if s.batches[0].Kept() || s.batches[1].Kept() {
+		t.Error("a file is used after a fault")
+	}
+}
+
+// Keys that are set aside leave the file before it is sent: after a kill, they do not come back.
+func TestSetAsideWithAJournal(t *testing.T) {
+	dir := t.TempDir()
+	s := kept(t, dir, plenty)
+	s.SetAside([]Count{{Key: "b", Hits: 1}})
+	record(s, "a", "b", "c")
+	s.Seal(func(list []Count) { check(t, list, "b=1"); s.SetAside(list) }, false)
+	expectLeft(t, s, "a=1 c=1")
+	s.batches[0].Begin(0, 2)
+	id := s.batches[0].PartID()
+	record(s, "b")
+	s = reopened(t, s, dir)
+	expectLeft(t, s, "a=1 c=1")
+	if got := s.batches[0].PartID(); got != id {
+		t.Errorf("the id is %s, want %s", got, id)
+	}
+	check(t, seal(s).List, "b=1")
+}
+
+// If all keys of a file are set aside, there is no batch and no file.
+func TestAllAreSetAside(t *testing.T) {
+	dir := t.TempDir()
+	s := kept(t, dir, plenty)
+	s.SetAside([]Count{{Key: "b", Hits: 1}})
+	record(s, "b")
+	s.Seal(func(list []Count) { s.SetAside(list) }, false)
+	expectLeft(t, s)
+	if got := s.Stats(); got.Pending != 0 || got.Aside != 2 {
+		t.Errorf("counted %+v", got)
+	}
+	s.Close()
+	if names := hitsFiles(t, dir); len(names) > 0 {
+		t.Errorf("the files are %q", names)
+	}
+}
+
+// What waits counts towards the limit.
+func TestLimitWithAJournal(t *testing.T) {
+	s := kept(t, t.TempDir(), 3*cost(Count{Key: "a"}))
 	record(s, "a", "b")
-	s.Merge(s.Take())
+	seal(s)
 	record(s, "a", "b", "c", "d")
-	if got := s.Refused(); got != 2 {
-		t.Errorf("%d hits are refused, want 2: those of new keys", got)
-	}
-	check(t, s.Take(), map[string]int64{"a": 2, "b": 2})
-	s.Merge(nil)
-	if s.held != 0 || s.out != 0 {
-		t.Errorf("an empty Store takes %d and %d bytes", s.held, s.out)
-	}
-	record(s, "a")
-	j.Close()
-	s, j = kept(t, dir, 2*Cost("a"))
-	record(s, "b", "c")
-	if got := s.Refused(); got != 1 {
+	if got := s.Stats().Refused; got != 1 {
 		t.Errorf("%d hits are refused, want 1", got)
 	}
-	j.Close()
+	seal(s)
+	record(s, "a", "b")
+	if got := s.Stats().Refused; got != 2 {
+		t.Errorf("%d hits are refused, want 2: five keys are out", got)
+	}
+	s.Forget(s.batches[0])
+	s.Forget(s.batches[0])
+	s.Forget(seal(s))
+	if s.held != 0 || s.out != 0 {
+		t.Errorf("an empty Store takes %d and %d bytes", s.held, s.out)
+	}
 }
 
-// No hit is lost or counted twice while others take and merge.
+// No hit is lost or counted twice while others seal, list and look.
 func TestConcurrencyWithAJournal(t *testing.T) {
 	const goroutines, each = 4, 5000
-	s, j := kept(t, t.TempDir(), plenty)
+	s := kept(t, t.TempDir(), plenty)
 	var recording sync.WaitGroup
 	for g := range goroutines {
 		recording.Go(func() {
@@ -371,126 +416,85 @@ func TestConcurrencyWithAJournal(t *testing.T) {
 	go func() { // as a scrape does
 		defer close(watched)
 		for s.Stats().Recorded < goroutines*each {
+			s.JournalError()
 		}
 	}()
 	var sum int64
-	for i, running := 0, true; running || s.Pending() > 0; i++ {
+	for running := true; running || s.Stats().Pending > 0; {
 		select {
 		case <-done:
 			running = false
 		default:
 		}
-		taken := s.Take()
+		s.Seal(nil, false)
 		s.List()
-		if i%2 == 0 && running {
-			s.Merge(taken)
-		} else {
-			sum += taken.Hits()
-			s.Merge(nil)
+		for len(s.batches) > 0 {
+			sum += Sum(s.batches[0].List)
+			s.Forget(s.batches[0])
 		}
 	}
 	if sum != goroutines*each {
 		t.Errorf("%d hits, want %d", sum, goroutines*each)
 	}
 	<-watched
-	j.Close()
-}
-
-// What an earlier process has counted is pending, and is not counted again.
-func TestStatsWithAJournal(t *testing.T) {
-	dir := t.TempDir()
-	s, j := kept(t, dir, plenty)
-	record(s, "a", "b", "a")
-	s, j = reopened(t, j, dir)
-	defer j.Close()
-	record(s, "c")
-	if got, want := s.Stats(), (stats.Hits{Recorded: 1, Pending: 4, Keys: 3}); got != want {
-		t.Errorf("counted %+v, want %+v", got, want)
-	}
-	s.Take()
-	if got, want := s.Stats(), (stats.Hits{Recorded: 1, Pending: 4, Keys: 3}); got != want {
-		t.Errorf("during a flush: counted %+v, want %+v", got, want)
-	}
-	s.Merge(nil)
-	if got, want := s.Stats(), (stats.Hits{Recorded: 1}); got != want {
-		t.Errorf("after it: counted %+v, want %+v", got, want)
-	}
 }
 
 func TestKnownKeysCostNoAllocationWithAJournal(t *testing.T) {
-	s, j := kept(t, t.TempDir(), plenty)
-	defer j.Close()
+	s := kept(t, t.TempDir(), plenty)
 	s.Record("a")
 	if allocs := testing.AllocsPerRun(100, func() { s.Record("a") }); allocs != 0 {
 		t.Errorf("%v allocations, want none", allocs)
 	}
 }
 
-// BenchmarkRecordWithAJournal takes no longer than BenchmarkRecord.
+// BenchmarkRecordWithAJournal takes hardly longer than BenchmarkRecord.
 func BenchmarkRecordWithAJournal(b *testing.B) {
-	s, j := kept(b, b.TempDir(), plenty)
-	defer j.Close()
-	benchmarkRecord(b, s)
+	benchmarkRecord(b, kept(b, b.TempDir(), plenty))
+}
+
+// Close keeps what it can. What is in memory only goes to the journal if that has room by now. A batch in doubt
+// that is in memory only is lost: from a file, it would come back under another id.
+func TestClose(t *testing.T) {
+	for _, doubt := range []bool{false, true} {
+		dir := t.TempDir()
+		s := kept(t, dir, plenty)
+		full := fullDisk(t, s)
+		inFile := len(s.live)
+		s.Seal(nil, false)
+		s.batches[1].Doubt = doubt
+		record(s, "new")
+		full(false)
+		s.journal.Prepare()
+		s.Seal(nil, true)
+		keep, lost := s.Close()
+		want := inFile + 2
+		if doubt {
+			want--
+		}
+		if len(keep) != want || len(lost) != inFile+2-want {
+			t.Errorf("in doubt %v: %d keys are kept and %d lost, want %d kept", doubt, len(keep), len(lost), want)
+		}
+		if got := len(kept(t, dir, plenty).Recovered); got != want {
+			t.Errorf("in doubt %v: %d keys are recovered, want %d", doubt, got, want)
+		}
+	}
 }
 
 // Close does not say that the journal keeps what somebody has deleted.
 func TestCloseWithoutADirectory(t *testing.T) {
-	for _, doubt := range []bool{false, true} {
+	for _, sealed := range []bool{false, true} {
 		dir := filepath.Join(t.TempDir(), "journal")
-		s, _ := kept(t, dir, plenty)
+		s := kept(t, dir, plenty)
 		record(s, "a", "b", "a")
-		if doubt {
-			s.Take()
+		if sealed {
+			seal(s)
 		}
-		removeAll(t, dir)
-		keep, lost := s.Close()
-		check(t, keep, nil)
-		check(t, lost, map[string]int64{"a": 2, "b": 1})
-	}
-}
-
-// Close keeps what it can. A batch in doubt that is in memory only is lost: from a file,
-// it would come back under another id.
-func TestClose(t *testing.T) {
-	for _, doubt := range []bool{false, true} {
-		dir := t.TempDir()
-		var limit syscall.Rlimit
-		if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		waitForGrowth(t, dir)
+		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
-		setLimit := func(limit syscall.Rlimit) {
-			if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s, _ := kept(t, dir, plenty)
-		full := limit
-		full.Cur = 16 << 10 // less than a file with one of the keys; the log of go test needs some
-		setLimit(full)
-		defer setLimit(limit)
-		for i := 0; len(s.loose) == 0; i++ {
-			s.Record(fmt.Sprint(i, strings.Repeat("x", 16<<10)))
-		}
-		s.Take()
-		s.Merge(nil)
-		if doubt {
-			if taken := s.Take(); len(taken) != 1 || s.batch.file != nil {
-				t.Fatalf("%d keys are taken, want the one that is in memory only", len(taken))
-			}
-		}
-		setLimit(limit)
 		keep, lost := s.Close()
-		want := 1
-		if doubt {
-			want = 0
-		}
-		if len(keep) != want || len(lost) != 1-want {
-			t.Errorf("in doubt %v: %d keys are kept and %d lost", doubt, len(keep), len(lost))
-		}
-		s, _ = kept(t, dir, plenty)
-		if got := s.Pending(); got != int64(want) {
-			t.Errorf("in doubt %v: %d hits are recovered, want %d", doubt, got, want)
-		}
-		s.Close()
+		check(t, keep, "")
+		check(t, lost, "a=2 b=1")
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"syscall"
 )
 
-// Check reports in one line why Open would not be able to use the directory, as far as
-// that can be said without a change on the disk and without the lock: another process
-// may use it. A directory that is missing is made by Open, which needs its parent. If
-// path is empty, there is nothing to report.
-func Check(path string) error {
+// Check reports in one line why Open would not be able to use the directory, as far as that can be said without a
+// change on the disk and without the lock: another process may use it. A directory that is missing is made by Open,
+// which needs its parent. If path is empty, there is nothing to report. Check calls tell with a line for each file that
+// Open would leave alone as it is of another format.
+func Check(path string, tell func(line string)) error {
 	j := &Journal{path: path}
 	if path == "" {
 		return nil
@@ -27,7 +27,20 @@ func Check(path string) error {
 	case err == nil && !info.IsDir():
 		err = syscall.ENOTDIR
 	case err == nil:
-		err = writable(path)
+		if err = writable(path); isFull(err) {
+			err = nil // Open can do without.
+		}
+	}
+	names, _ := filepath.Glob(filepath.Join(path, "*.hits"))
+	for _, name := range names {
+		file, err := os.Open(name)
+		if err == nil {
+			_, err = readHeader(file)
+			file.Close()
+		}
+		if err != nil {
+			tell(leftAlone(path, filepath.Base(name), err))
+		}
 	}
 	return j.describe(err)
 }

@@ -1,50 +1,32 @@
-// Package journal keeps counts in files that are mapped into memory, so that
-// they outlive the process: a hit stays one addition in memory, and the kernel
-// holds what was added even if the process is killed at the next instruction.
-// The original has nothing like it.
+// Package journal keeps counts in files that are mapped into memory, so that they outlive the process: a hit stays
+// one addition in memory, and the kernel holds what was added even if the process is killed at the next
+// instruction. The original has nothing like it.
 //
-// A file is a batch. Open returns the batches that an earlier process left. Add
-// appends a new key to the live file and returns the address of its count. Take
-// freezes the live file and hands it over as a Batch, and the next file becomes
-// the live one. A Batch is removed when its counts were accepted, or replaced
-// by one that Write writes as a whole, such as the sum of two.
+// There is one live file, to which keys and hits are added. Seal ends that: the counts of a sealed file do not
+// change any more. It is delivered as it is, under its id, and deleted. No count ever moves from one file to
+// another.
 //
 // # Files
 //
-// A journal is a directory that is locked with flock while it is in use. The
-// names of its files begin with the id of the batch, 26 random letters from A
-// to Z and digits from 2 to 7:
-//
-//	id.hits     a batch
-//	id.tmp      a file that is being made; it is deleted at the start
-//	id.damaged  a batch that was damaged, after its readable keys were moved to another file; it is not read again
-//
-// A batch is a header of 4,096 bytes and then records. Numbers are 64-bit words
-// in the byte order of the machine.
+// A journal is a directory that is locked with flock while it is in use. A file's name is its id, 26 random letters
+// from A to Z and digits from 2 to 7, and .hits, or .damaged if it is kept for the operator. A file is a header and
+// then records. Numbers are 64-bit words in the byte order of the machine.
 //
 //	offset  header
-//	0       0x31676e6970786970, which is "pixping1" on a little-endian machine
-//	8       the number of records; 0 while keys are added
-//	16      the progress: the highest bit is set before the batch is sent for the first time; the next 31 bits are how
-//	        many keys are done with (accepted or set aside), and the lower 32 bits how many will be after the part under
-//	        way, both in the order in which they are sent
-//	24      the checksum of the words from 32 to the end of the header
-//	32      the ids of up to 127 files that this one replaces, each in 32 bytes that end with zeroes, then zeroes; files
-//	        that are named here are not read, and are deleted
+//	0       0x32676e6970786970, which is "pixping2" on a little-endian machine
+//	8       the progress: five words, see Progress; the first one is 1 once the file is sent
+//	48      the checksum of the progress
 //
 //	offset  record, at a multiple of 8
-//	0       the count, from 1 to 2^48
-//	8       bits 0 to 15: the length of the key in bytes; bit 16: the key is set aside; bits 17 to 63: the lower 47 bits
-//	        of the checksum of the record's offset in the file, as a word, and the key
+//	0       the count, at most 2^48; 0 if the key was set aside before the file was sent
+//	8       bits 0 to 15: the length of the key in bytes; bit 16: 0; bits 17 to 63: the lower 47 bits of the checksum of
+//	        the record's offset in the file, as a word, and the key
 //	16      the key, then zeroes up to a multiple of 8
 //
-// A checksum is the CRC-64 (ECMA-182, as in xz) of the file's id followed by
-// what is said above. No client knows the id, so no client can make a key that
-// looks like the record of another key.
+// A checksum is the CRC-64 (ECMA-182, as in xz) of the file's id followed by what is said above. No client knows
+// the id, so no client can make a key that looks like a record.
 //
-// No record crosses a multiple of 1 MiB. Where the word at 8 is zero, no record
-// follows before the next such multiple. This word is stored last, so that a
-// record that can be seen is whole.
+// Where the word at 8 is zero, no record follows. This word is stored last: a record that can be seen is whole.
 package journal
 
 import (
@@ -52,81 +34,48 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"sync/atomic"
-	"time"
+	"regexp"
+	"syscall"
 )
 
-const (
-	// maxWait is how long Add waits for what is made ahead. All other hits wait
-	// meanwhile.
-	maxWait = 4 * time.Millisecond
-	// readyWait is how long Prepare waits: longer than a file takes to make on
-	// a busy machine, short beside the time for a stop.
-	readyWait = time.Second
-	// retryAfter is the time between two attempts to make a file or a chunk.
-	// Each may fill the disk for a moment.
-	retryAfter = time.Second
-)
-
-// A Journal is a directory of files. The caller holds a lock around Add, Take
-// and Close, which must not run at the same time. Write and the methods of
-// batches need no lock.
+// A Journal is a directory of files. Add, Seal and Close must not run at the same time: the caller locks. The other
+// methods, and those of sealed files, need no lock.
 type Journal struct {
 	path   string
 	root   *os.Root
 	dir    *os.File                // locked
 	before func(step string) error // nil but in tests; called before each change of the disk, which an error prevents
 
-	ready  chan *Batch // the next live file, made ahead
-	closed chan struct{}
-	ended  chan struct{} // closed when no more files are made
-
-	following *Batch                // what Prepare has found
-	live      *Batch                // nil while there is none
-	late      bool                  // Add has waited in vain, and does not wait again until it finds something ready
-	cause     atomic.Pointer[error] // why the last attempt to make something ahead failed
+	live, next *File // nil if there is none
+	failure    error // why there is no live file
 }
 
-// Open locks the directory, creates it if it is missing, and reads what an
-// earlier process left there. It returns first the batches that were sent
-// before, each with its id and progress, and then those that never were, merged
-// into one unless there is no room for it. The caller owns the batches. Open
-// calls tell with one line for each file that is damaged or is not the
-// journal's, and if the disk is full; none of these is an error. An error says
-// in one line that another process uses the directory, or why no file can be
-// made in it.
-func Open(path string, tell func(line string)) (*Journal, []*Batch, error) {
+// Open locks the directory, creates it if it is missing, and reads what an earlier process left there. Its live
+// file is live again, and live has its counts. The others are returned as sealed. Open calls tell with a line for
+// each file that is damaged or left alone, and if the disk is full; none of these is an error. An error says in one
+// line that another process uses the directory, or why no file can be made in it.
+func Open(path string, tell func(line string)) (j *Journal, live map[string]*int64, sealed []*File, err error) {
 	return open(path, tell, nil)
 }
 
-func open(path string, tell func(string), before func(step string) error) (*Journal, []*Batch, error) {
-	j := &Journal{path: path, before: before}
-	j.ready, j.closed, j.ended = make(chan *Batch), make(chan struct{}), make(chan struct{})
-	var entries []fs.DirEntry
-	err := j.lock()
-	if err == nil {
-		entries, err = os.ReadDir(path)
+func open(
+	path string, tell func(string), before func(string) error,
+) (j *Journal, live map[string]*int64, sealed []*File, err error) {
+	j = &Journal{path: path, before: before}
+	if err = j.lock(); err == nil {
+		live, sealed, err = j.readAll(tell)
 	}
-	if err == nil {
-		var failed error
-		if j.live, failed = j.create(); isFull(failed) {
-			j.cause.Store(&failed)
-			tell(fmt.Sprintf("%v; new keys are counted in memory only", j.describe(failed)))
-		} else {
-			err = failed
+	if err == nil && j.live == nil {
+		if j.live, err = j.create(); isFull(err) {
+			j.failure, err = err, nil
+			tell(fmt.Sprintf("%v; new keys are counted in memory only", j.describe(j.failure)))
 		}
 	}
 	if err != nil {
 		j.unlock()
-		return nil, nil, j.describe(err)
+		return nil, nil, nil, j.describe(err)
 	}
-	batches := j.readAll(entries, tell)
-	discard := func(b *Batch) {
-		b.freeze()
-		b.Remove()
-	}
-	go makeAhead(j, j.ready, j.create, discard, j.closed, j.ended)
-	return j, batches, nil
+	return j, live, sealed, nil
 }
 
 // lock creates the directory if it is missing, and locks it.
@@ -154,146 +103,130 @@ func (j *Journal) unlock() {
 	}
 }
 
-// Add appends key, which the live file does not hold yet, with a count of at
-// least 1, and returns the address of the count. The caller may add to the
-// count until Take, and may read it until the batch is removed or replaced. Add
-// keeps no reference to key, and waits at most 5 ms for the disk. An error says
-// why there is no room now; the caller then counts the key in memory.
+var fileName = regexp.MustCompile(`^([A-Z2-7]{26})\.(hits|damaged)$`)
+
+// readAll reads the files of an earlier process.
+func (j *Journal) readAll(tell func(string)) (live map[string]*int64, sealed []*File, err error) {
+	entries, err := os.ReadDir(j.path)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, entry := range entries {
+		name := fileName.FindStringSubmatch(entry.Name())
+		if name == nil || !entry.Type().IsRegular() {
+			tell(fmt.Sprintf("journal %s: %q is not a file of the journal and is left alone", j.path, entry.Name()))
+			continue
+		}
+		if name[2] == "damaged" {
+			continue
+		}
+		f := j.newFile(name[1])
+		if f.file, err = j.root.OpenFile(name[0], os.O_RDWR, 0); errors.Is(err, syscall.EROFS) {
+			f.file, err = j.root.Open(name[0])
+		}
+		if err == nil {
+			err = f.read()
+		}
+		switch {
+		case err != nil:
+			tell(leftAlone(j.path, name[0], err))
+			f.release()
+			continue
+		case f.damaged:
+			tell(fmt.Sprintf("journal %s: %s is damaged; %d keys were read from it, and it will be kept as %s.damaged",
+				j.path, name[0], len(f.Records), name[1]))
+		case !f.Progress.Sent && j.live == nil && len(f.Records) > 0:
+			if live, err = f.reopen(); err == nil {
+				j.live = f
+				continue
+			}
+		}
+		if f.Progress.First < len(f.Records) {
+			sealed = append(sealed, f)
+		} else if err := f.Remove(); err != nil { // Nothing is left to deliver.
+			tell(err.Error())
+		}
+	}
+	return live, sealed, nil
+}
+
+func leftAlone(path, name string, err error) string {
+	return fmt.Sprintf("journal %s: %s is left alone: %v", path, name, bare(err))
+}
+
+// Add appends key, which the live file does not hold yet, with a count of at least 1, and returns the address of
+// the count. The caller may use the count through the functions Add and Load, until the file is removed. Add keeps
+// no reference to key, and waits for no disk. An error says why there is no room now.
 func (j *Journal) Add(key string, hits int64) (*int64, error) {
 	if len(key) > maxKey {
 		return nil, j.describe(errLongKey)
 	}
 	if j.live == nil {
-		if j.live = next(j, j.ready); j.live == nil {
-			return nil, j.reason()
-		}
+		return nil, j.describe(j.failure)
 	}
-	b := j.live
-	if b.used+recordSize(key) > chunkSize {
-		chunk := next(j, b.spare)
-		if chunk == nil {
-			return nil, j.reason()
-		}
-		b.chunks = append(b.chunks, chunk)
-		b.used = 0
-	}
-	last := len(b.chunks) - 1
-	return b.put(b.chunks[last], int64(last)*chunkSize, Record{Key: key, Hits: hits}), nil
+	n, err := j.live.add(Record{key, hits})
+	return n, j.describe(err)
 }
 
 var errLongKey = fmt.Errorf("a key is longer than %d bytes", maxKey)
 
-// next returns what was made ahead, or nil if nothing comes within maxWait. As all
-// hits wait meanwhile, next does not wait again after that until something comes.
-func next[T *Batch | []byte](j *Journal, made <-chan T) (v T) {
-	if j.late {
-		select {
-		case v = <-made:
-			j.late = false
-		default:
-		}
-		return v
-	}
-	select {
-	case v = <-made:
-	case <-time.After(maxWait):
-		j.late = true
-	}
-	return v
-}
-
-// reason says why nothing that is made ahead lies ready.
-func (j *Journal) reason() error {
-	if err := j.cause.Load(); err != nil {
-		return j.describe(*err)
-	}
-	return j.describe(errors.New("the disk is too slow"))
-}
-
-// Prepare waits until Take finds a file to go on with, for a second at most. It
-// is called before Take, without the lock. Two calls of Prepare, Take and Close
-// must not run at the same time.
+// Prepare makes the file that follows the live one. It is called before Seal, without the lock, and not at the same
+// time.
 func (j *Journal) Prepare() {
-	if j.following == nil {
-		select {
-		case j.following = <-j.ready:
-		case <-time.After(readyWait):
-		}
+	if j.next == nil {
+		j.next, j.failure = j.create()
 	}
 }
 
-// Take freezes the live file and returns it, or nil if it has no key. Take
-// needs constant time and does not wait for the disk. The caller owns the
-// batch. Add goes on with the file that Prepare has found, or looks for one.
-func (j *Journal) Take() *Batch {
-	b := j.live
-	if b == nil || b.records == 0 {
+// Seal ends the live file and returns it, or nil if it has no key. It does not wait for the disk. The file that
+// Prepare has made is live then.
+func (j *Journal) Seal() *File {
+	f := j.live
+	if f != nil && f.keys == 0 {
 		return nil
 	}
-	b.freeze()
-	j.live, j.following = j.following, nil
-	return b
+	j.live, j.next = j.next, nil
+	return f
 }
 
-// Close ends the use of the journal and unlocks the directory. The live file
-// stays if it has a key. The counts that Add returned for it must not be used
-// any more.
-func (j *Journal) Close() error {
-	defer j.unlock()
-	close(j.closed)
-	<-j.ended
-	for _, b := range []*Batch{j.live, j.following} {
-		if b == nil {
-			continue
-		}
-		b.freeze()
-		if b.records > 0 {
-			b.release()
-		} else if err := b.Remove(); err != nil {
-			return err
+// Close ends the use of the journal and unlocks the directory. It is called after Seal: what has counts stays for
+// the next Open.
+func (j *Journal) Close() {
+	for _, f := range []*File{j.live, j.next} {
+		if f != nil {
+			f.Remove() // If that fails, the next Open does it.
 		}
 	}
-	return nil
+	j.unlock()
 }
 
-// makeAhead makes one thing after the other and sends each to made, which has no
-// buffer: so one lies ready at any time. When stop is closed, makeAhead discards what
-// lies ready and closes stopped.
-func makeAhead[T *Batch | []byte](
-	j *Journal, made chan<- T, makeOne func() (T, error), discard func(T), stop <-chan struct{}, stopped chan<- struct{},
-) {
-	defer close(stopped)
-	for {
-		v, err := makeOne()
-		if err != nil {
-			j.cause.Store(&err)
-			select {
-			case <-time.After(retryAfter):
-				continue
-			case <-stop:
-				return
-			}
-		}
-		select {
-		case made <- v:
-		case <-stop:
-			discard(v)
-			return
-		}
-	}
-}
+// Fault returns ErrFault with the directory.
+func (j *Journal) Fault() error { return j.describe(ErrFault) }
 
 // describe returns err, which may be nil, in one line that names the directory.
-// It takes off what an error of the file system says of the call and of the
-// path.
 func (j *Journal) describe(err error) error {
-	if of, ok := errors.AsType[*fs.PathError](err); ok {
-		err = of.Err
-	} else if of, ok := errors.AsType[*os.LinkError](err); ok {
-		err = of.Err
-	}
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("journal %s: %w", j.path, err)
+	return fmt.Errorf("journal %s: %w", j.path, bare(err))
+}
+
+// bare takes off what an error of the file system says of the call and of the path.
+func bare(err error) error {
+	if of, ok := errors.AsType[*fs.PathError](err); ok {
+		return of.Err
+	} else if of, ok := errors.AsType[*os.LinkError](err); ok {
+		return of.Err
+	}
+	return err
+}
+
+// change makes a change of the disk, unless a test prevents it.
+func (j *Journal) change(step string, do func() error) error {
+	if j.before != nil {
+		if err := j.before(step); err != nil {
+			return err
+		}
+	}
+	return do()
 }

@@ -3,73 +3,64 @@
 package journal
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
+	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
 )
 
-// opened opens the journal in dir for as long as the test runs, and fails it if
-// anything is told.
-func opened(t testing.TB, dir string) (*Journal, []*Batch) {
+// opened opens the journal in dir, and fails the test if anything is told.
+func opened(t testing.TB, dir string) (*Journal, map[string]int64, []*File) {
 	t.Helper()
-	j, batches, err := Open(dir, func(line string) { t.Errorf("told: %s", line) })
+	j, live, sealed, err := Open(dir, func(line string) { t.Errorf("told: %s", line) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j, batches
+	return j, plain(t, live), sealed
 }
 
-func closed(t testing.TB, j *Journal) {
-	t.Helper()
-	if err := j.Close(); err != nil {
-		t.Error(err)
+// plain returns counts as numbers.
+func plain(t testing.TB, counts map[string]*int64) map[string]int64 {
+	m := make(map[string]int64)
+	for key, n := range counts {
+		hits, ok := Load(n)
+		if !ok {
+			t.Errorf("the count of %q cannot be read", key)
+		}
+		m[key] = hits
 	}
+	return m
 }
 
-// add adds a key for which there must be room.
+// add adds a key for which there must be room, as soon as the file has grown.
 func add(t testing.TB, j *Journal, key string, hits int64) *int64 {
 	t.Helper()
 	n, err := j.Add(key, hits)
+	for errors.Is(err, errSlow) {
+		n, err = j.Add(key, hits)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
-// take takes the live file, and lets the next one be made first.
-func take(j *Journal) *Batch {
+// seal seals the live file, and makes the next one first.
+func seal(j *Journal) *File {
 	j.Prepare()
-	return j.Take()
+	return j.Seal()
 }
 
-func hits(batches ...*Batch) map[string]int64 {
-	m := make(map[string]int64)
-	for _, b := range batches {
-		for _, r := range b.Records {
-			m[r.Key] += r.Hits
-		}
-	}
-	return m
-}
-
-func check(t testing.TB, batches []*Batch, number int, want map[string]int64) {
-	t.Helper()
-	if len(batches) != number {
-		t.Fatalf("%d batches are recovered, want %d", len(batches), number)
-	}
-	if got := hits(batches...); !maps.Equal(got, want) {
-		t.Errorf("recovered %v, want %v", got, want)
-	}
+// kill ends the use of a journal as a kill does: all files stay.
+func kill(j *Journal) {
+	j.live, j.next = nil, nil
+	j.Close()
 }
 
 func files(t testing.TB, dir string) []string {
@@ -81,380 +72,424 @@ func files(t testing.TB, dir string) []string {
 	return names
 }
 
-func TestLiveFileIsRecovered(t *testing.T) {
+func TestLiveFileGoesOn(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "journal")
-	j, batches := opened(t, dir)
-	check(t, batches, 0, map[string]int64{})
+	j, _, _ := opened(t, dir)
 	want := map[string]int64{}
-	for i := range 50_000 { // more than a chunk
+	for i := range 50_000 { // more than a file has at first
 		key := fmt.Sprintf("%s-%d", strings.Repeat("é", i%40), i)
-		n := add(t, j, key, 1)
-		*n += int64(i)
+		if !Add(add(t, j, key, 1), int64(i)) {
+			t.Fatal("a count cannot be added to")
+		}
 		want[key] = int64(i) + 1
 	}
 	long := strings.Repeat("x", maxKey)
-	*add(t, j, long, 1)++
+	add(t, j, long, 2)
 	want[long] = 2
 	if _, err := j.Add(long+"x", 1); err == nil {
 		t.Error("a key that is too long is added")
 	}
-	closed(t, j)
-
-	for range 2 { // What is not removed stays.
-		j, batches = opened(t, dir)
-		check(t, batches, 1, want)
-		if batches[0].Progress != (Progress{}) {
-			t.Errorf("the progress is %v", batches[0].Progress)
+	kill(j)
+	for i := range 3 {
+		j, live, sealed := opened(t, dir)
+		if !maps.Equal(live, want) || len(sealed) > 0 {
+			t.Fatalf("%d keys are live again, want %d, and %d files are sealed", len(live), len(want), len(sealed))
 		}
-		if !slices.IsSortedFunc(batches[0].Records, func(a, b Record) int { return strings.Compare(a.Key, b.Key) }) {
-			t.Error("the keys are not sorted")
+		key := fmt.Sprint("new", i)
+		add(t, j, key, 7)
+		want[key] = 7
+		kill(j)
+		if names := files(t, dir); len(names) != 1 {
+			t.Errorf("the files are %q", names)
 		}
-		closed(t, j)
 	}
 	for _, name := range append(files(t, dir), dir) {
 		info, err := os.Stat(name)
-		if err != nil {
+		if err != nil || info.Mode().Perm()&0o077 != 0 || info.Size() > 8<<20 {
+			t.Errorf("%s has the mode %v and %d bytes (error %v)", name, info.Mode(), info.Size(), err)
+		}
+	}
+}
+
+// A record that was never finished does not come to light, and what is added later is in order.
+func TestUnfinishedRecord(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := opened(t, dir)
+	add(t, j, "a", 1)
+	copy(j.live.data[j.live.used:], "\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00a key of some length")
+	kill(j)
+	j, live, _ := opened(t, dir)
+	add(t, j, "b", 1)
+	kill(j)
+	_, live2, _ := opened(t, dir)
+	if len(live) != 1 || len(live2) != 2 {
+		t.Errorf("recovered %v and then %v", live, live2)
+	}
+}
+
+func TestFileThatWasSent(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := opened(t, dir)
+	if seal(j) != nil {
+		t.Error("a file without a key is sealed")
+	}
+	add(t, j, "b", 2)
+	add(t, j, "a", 1)
+	f := seal(j)
+	p := Progress{Sent: true, First: 0, From: 1, End: 2, Skip: 1}
+	if err := f.SetProgress(p); err != nil {
+		t.Fatal(err)
+	}
+	add(t, j, "c", 3)
+	kill(j)
+	j, live, sealed := opened(t, dir)
+	if len(sealed) != 1 || sealed[0].ID != f.ID || sealed[0].Progress != p ||
+		!slices.Equal(sealed[0].Records, []Record{{"a", 1}, {"b", 2}}) || !maps.Equal(live, map[string]int64{"c": 3}) {
+		t.Errorf("live: %v, sealed: %+v", live, sealed)
+	}
+	if err := sealed[0].SetProgress(Progress{Sent: true, First: 2, From: 2, End: 2}); err != nil {
+		t.Error(err)
+	}
+	kill(j)
+	_, _, sealed = opened(t, dir)
+	if len(sealed) > 0 || len(files(t, dir)) != 1 {
+		t.Errorf("a file that is done with is not deleted: %q", files(t, dir))
+	}
+}
+
+// The format does not change: a file that was written before is read, byte by byte.
+func TestGoldenFile(t *testing.T) {
+	const name = "GOLDENGOLDENGOLDENGOLDENGO"
+	golden, err := os.ReadFile(filepath.Join("testdata", name+".hits"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		t.Skip("the file is from a little-endian machine")
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, name+".hits"), golden, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, sealed := opened(t, dir)
+	want := []Record{{"a", 1}, {"article-42", 1204}, {"é", 3}}
+	p := Progress{Sent: true, First: 1, From: 1, End: 2, Skip: 2}
+	if len(sealed) != 1 || sealed[0].ID != name || !slices.Equal(sealed[0].Records, want) || sealed[0].Progress != p {
+		t.Fatalf("read %+v", sealed)
+	}
+
+	// And the same file is written.
+	j, _, _ := opened(t, t.TempDir())
+	f := j.live
+	f.seed = checksum(0, []byte(name))
+	for _, r := range []Record{{"article-42", 1204}, {"a", 1}, {"é", 3}} {
+		add(t, j, r.Key, r.Hits)
+	}
+	if err := f.SetProgress(p); err != nil {
+		t.Fatal(err)
+	}
+	if string(f.data[:f.used]) != string(golden) {
+		t.Errorf("written:\n%x\nwant:\n%x", f.data[:f.used], golden)
+	}
+}
+
+// There are few files, whatever happens, and none of a stop without hits.
+func TestFewFiles(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := opened(t, dir)
+	for i := range 20 {
+		add(t, j, fmt.Sprint(i), 1)
+		if err := seal(j).Remove(); err != nil {
 			t.Fatal(err)
 		}
-		if info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s has the mode %v", name, info.Mode())
+		if n := len(files(t, dir)); n != 1 {
+			t.Errorf("%d files, want 1", n)
 		}
 	}
-}
-
-func TestBatchThatWasSent(t *testing.T) {
-	dir := t.TempDir()
-	j, _ := opened(t, dir)
-	if take(j) != nil {
-		t.Error("a file without a key is taken")
-	}
-	for _, key := range []string{"c", "a", "b"} {
-		add(t, j, key, 1)
-	}
-	b := take(j)
-	add(t, j, "a", 5)
-	progress := Progress{Sent: true, First: 1, End: 3}
-	if err := b.SetAside(func(key string) bool { return key == "a" }); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.SetProgress(progress); err != nil {
-		t.Fatal(err)
-	}
-	closed(t, j)
-
-	j, batches := opened(t, dir)
-	if len(batches) != 2 {
-		t.Fatalf("%d batches, want 2", len(batches))
-	}
-	sent := batches[0]
-	if sent.ID != b.ID || sent.Progress != progress {
-		t.Errorf("batch %s with the progress %v comes first, want %s with %v", sent.ID, sent.Progress, b.ID, progress)
-	}
-	if want := []Record{{"a", 1, true}, {"b", 1, false}, {"c", 1, false}}; !slices.Equal(sent.Records, want) {
-		t.Errorf("it has the records %v, want %v", sent.Records, want)
-	}
-	check(t, batches[1:], 1, map[string]int64{"a": 5})
-
-	// Accepted as a whole, but for what is set aside.
-	if err := sent.SetProgress(Progress{true, 3, 3}); err != nil {
-		t.Fatal(err)
-	}
-	if err := batches[1].Remove(); err != nil {
-		t.Fatal(err)
-	}
-	closed(t, j)
-	j, batches = opened(t, dir)
-	check(t, batches, 1, map[string]int64{"a": 1, "b": 1, "c": 1})
-
-	b, err := j.Write(slices.Values([]Record{{"a", 1, false}}), batches...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.SetProgress(Progress{true, 1, 1}); err != nil {
-		t.Fatal(err)
-	}
-	closed(t, j)
-	j, batches = opened(t, dir)
-	check(t, batches, 0, map[string]int64{})
-	closed(t, j)
-	if left := files(t, dir); len(left) != 0 {
-		t.Errorf("%v is left", left)
-	}
-}
-
-func TestWrite(t *testing.T) {
-	dir := t.TempDir()
-	j, _ := opened(t, dir)
-	add(t, j, "a", 1)
-	first := take(j)
-	add(t, j, "b", 2)
-	second := take(j)
-	add(t, j, "c", 3)
-	want := map[string]int64{"c": 3}
-	b, err := j.Write(func(yield func(Record) bool) {
-		for i := range 40_000 {
-			key := fmt.Sprintf("%040d", i)
-			want[key] = int64(i) + 1
-			if !yield(Record{Key: key, Hits: int64(i) + 1, Aside: i == 7}) {
-				return
-			}
-		}
-	}, first, second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.ID == first.ID || b.ID == second.ID {
-		t.Error("an id is used again")
-	}
-	closed(t, j)
-	j, batches := opened(t, dir)
-	defer closed(t, j)
-	check(t, batches, 1, want)
-	for _, r := range batches[0].Records {
-		if r.Aside != (r.Key == fmt.Sprintf("%040d", 7)) {
-			t.Errorf("%s: set aside is %v", r.Key, r.Aside)
-		}
-	}
-	if n := len(files(t, dir)); n > 3 {
-		t.Errorf("there are %d files, want the batch, the live one, and the one after it", n)
+	j.Close()
+	if names := files(t, dir); len(names) > 0 {
+		t.Errorf("the files %q are left", names)
 	}
 }
 
 func TestDirectoryIsLocked(t *testing.T) {
 	dir := t.TempDir()
-	j, _ := opened(t, dir)
-	_, _, err := Open(dir, func(string) {})
-	if want := "journal " + dir + ": the directory is in use by another pixel-ping"; err == nil || err.Error() != want {
-		t.Errorf("the error is %v, want %s", err, want)
+	j, _, _ := opened(t, dir)
+	if _, _, _, err := Open(dir, nil); err == nil || !strings.Contains(err.Error(), "in use by another pixel-ping") {
+		t.Errorf("the error is %v", err)
 	}
-	closed(t, j)
-	j, _ = opened(t, dir)
-	closed(t, j)
+	j.Close()
+	opened(t, dir)
 }
 
+// What is not the journal's, or is of another format, is left alone, and that is said each time, in little time.
 func TestWhatIsNotTheJournals(t *testing.T) {
-	dir := t.TempDir()
-	const id = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	for _, name := range []string{"README", id, id + ".hits.gz", "x" + id + ".hits", strings.ToLower(id) + ".hits"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("text"), 0o600); err != nil {
+	const name = "AAAAAAAAAAAAAAAAAAAAAAAAAA.hits"
+	word := func(n uint64) []byte { return binary.NativeEndian.AppendUint64(nil, n) }
+	for what, test := range map[string]struct {
+		content []byte
+		size    int64
+		say     string // what is told; "" if the file is deleted without a word
+		format  bool   // --check says so, too
+	}{
+		"of 1.1.0":        {word(magic1), 4096, "it is of version 1.1.0; start that version with the application up, and stop it", true},
+		"of a later one":  {word(magic1 + 2<<56), 4096, "it is of another format; start the version that wrote it, and stop it", true},
+		"a text":          {[]byte("some text, and more\n"), 0, "it is of another format; start the version that wrote it, and stop it", true},
+		"a large hole":    {nil, 1 << 42, "it is of another format; start the version that wrote it, and stop it", true},
+		"empty":           {nil, 0, "", false},
+		"never used":      {nil, 1 << 20, "", false},
+		"never used, too": {append(word(magic), Progress{}.encode(checksum(0, []byte(name[:26])))...), 2 << 20, "", false},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, name)
+		err := os.WriteFile(path, test.content, 0o600)
+		if err == nil && test.size > 0 {
+			err = os.Truncate(path, test.size)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
+		for range 2 {
+			var told, checked []string
+			j, live, sealed, err := Open(dir, func(line string) { told = append(told, line) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			j.Close()
+			if err := Check(dir, func(line string) { checked = append(checked, line) }); err != nil {
+				t.Error(err)
+			}
+			var want []string
+			if test.say != "" {
+				want = []string{fmt.Sprintf("journal %s: %s is left alone: %s", dir, name, test.say)}
+			}
+			if !slices.Equal(told, want) || !slices.Equal(checked, want) || len(live) > 0 || len(sealed) > 0 {
+				t.Errorf("%s: told %q, and by --check %q, want %q", what, told, checked, want)
+			}
+			if _, err := os.Stat(path); (err == nil) != (test.say != "") {
+				t.Errorf("%s: the file is there: %v", what, err == nil)
+			}
+		}
 	}
-	if err := os.Mkdir(filepath.Join(dir, id+".hits"), 0o700); err != nil {
+}
+
+// A file of the journal that has become one large hole is read in little time.
+func TestLargeHole(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := opened(t, dir)
+	add(t, j, "a", 1)
+	kill(j)
+	if err := os.Truncate(files(t, dir)[0], 1<<42); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("/dev/zero", filepath.Join(dir, strings.ReplaceAll(id, "A", "2")+".hits")); err != nil {
-		t.Fatal(err)
+	_, live, _ := opened(t, dir)
+	if !maps.Equal(live, map[string]int64{"a": 1}) {
+		t.Errorf("recovered %v", live)
 	}
-	before := files(t, dir)
-	var told []string
-	j, batches, err := Open(dir, func(line string) { told = append(told, line) })
+}
+
+// What can be read of a damaged file is delivered under another id, from the beginning, which is the same one at each
+// start. The file is kept aside.
+func TestDamage(t *testing.T) {
+	const keys = 40_000
+	for what, damage := range map[string]func(f *os.File){
+		"the progress":        func(f *os.File) { f.WriteAt([]byte{9}, progressOffset+8) },
+		"the checksum":        func(f *os.File) { f.WriteAt([]byte{9}, progressOffset+40) },
+		"a count":             func(f *os.File) { f.WriteAt([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, headerSize) },
+		"a key":               func(f *os.File) { f.WriteAt([]byte{'z'}, headerSize+16) },
+		"zeroes over records": func(f *os.File) { f.WriteAt(make([]byte, 64), headerSize+32) },
+		"a page of zeroes":    func(f *os.File) { f.WriteAt(make([]byte, 4096), 8192) },
+		"the magic":           func(f *os.File) { f.WriteAt(make([]byte, 8), 0) },
+	} {
+		dir := t.TempDir()
+		j, _, _ := opened(t, dir)
+		for i := range keys {
+			add(t, j, fmt.Sprintf("%05d", i), int64(i+1))
+		}
+		f := seal(j)
+		if err := f.SetProgress(Progress{Sent: true, First: 5, From: 5, End: keys}); err != nil {
+			t.Fatal(err)
+		}
+		kill(j)
+		file, err := os.OpenFile(filepath.Join(dir, f.ID+".hits"), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		damage(file)
+		file.Close()
+		id := ""
+		for range 2 {
+			var told []string
+			j, live, sealed, err := Open(dir, func(line string) { told = append(told, line) })
+			if err != nil || len(told) != 1 || len(sealed) != 1 || len(live) > 0 {
+				t.Fatalf("%s: told %q, %d sealed, error %v", what, told, len(sealed), err)
+			}
+			s := sealed[0]
+			want := fmt.Sprintf("journal %s: %s.hits is damaged; %d keys were read from it, and it will be kept as %s.damaged",
+				dir, f.ID, len(s.Records), f.ID)
+			if told[0] != want || s.ID == f.ID || id != "" && s.ID != id || s.Progress != (Progress{}) || len(s.Records) < keys-200 {
+				t.Errorf("%s: told %q; %s has %d records and the progress %+v", what, told, s.ID, len(s.Records), s.Progress)
+			}
+			for _, r := range s.Records {
+				if fmt.Sprintf("%05d", r.Hits-1) != r.Key {
+					t.Errorf("%s: %q has %d hits", what, r.Key, r.Hits)
+				}
+			}
+			id = s.ID
+			kill(j)
+		}
+		j, _, sealed, err := Open(dir, func(string) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sealed[0].Remove(); err != nil {
+			t.Error(err)
+		}
+		j.Close()
+		opened(t, dir)
+		if names := files(t, dir); !slices.Contains(names, filepath.Join(dir, f.ID+".damaged")) {
+			t.Errorf("%s: the files are %q", what, names)
+		}
+	}
+}
+
+// A client cannot make a key that looks like the record of another key.
+func TestKeyThatLooksLikeRecords(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := opened(t, dir)
+	add(t, j, "a", 1)
+	stolen := append([]byte(nil), j.live.data[headerSize:j.live.used]...)
+	add(t, j, strings.Repeat(string(stolen), 3), 1)
+	copy(j.live.data[headerSize+8:], "\xff\xff\xff\xff\xff\xff\xff\xff") // The reader has to look for records.
+	kill(j)
+	_, _, sealed, err := Open(dir, func(string) {})
+	if err != nil || len(sealed) != 1 || len(sealed[0].Records) != 1 || sealed[0].Records[0].Key == "a" {
+		t.Errorf("recovered %+v, error %v", sealed, err)
+	}
+}
+
+// A full or a read-only disk is told at the start, and then there is no room.
+func TestFullDiskAtTheStart(t *testing.T) {
+	for _, cause := range []error{syscall.ENOSPC, syscall.EROFS, syscall.EDQUOT} {
+		dir := t.TempDir()
+		full := true
+		var told []string
+		j, _, _, err := open(dir, func(line string) { told = append(told, line) }, func(string) error {
+			if full {
+				return cause
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("journal %s: %v; new keys are counted in memory only", dir, cause); len(told) != 1 || told[0] != want {
+			t.Errorf("told %q, want %q", told, want)
+		}
+		if _, err := j.Add("a", 1); !errors.Is(err, cause) {
+			t.Errorf("a key is added: %v", err)
+		}
+		full = false
+		if seal(j) != nil {
+			t.Error("there is a file")
+		}
+		add(t, j, "a", 1)
+		kill(j)
+	}
+	if _, _, _, err := open(t.TempDir(), nil, func(string) error { return syscall.EIO }); !errors.Is(err, syscall.EIO) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// No hit waits for the disk: a key for which the file has not grown yet finds no room.
+func TestNoHitWaitsForTheDisk(t *testing.T) {
+	release := make(chan bool)
+	writes := 0
+	j, _, _, err := open(t.TempDir(), nil, func(step string) error {
+		if strings.HasPrefix(step, "write") {
+			if writes++; writes > 1 {
+				<-release
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(t, batches, 0, map[string]int64{})
-	closed(t, j)
-	told = slices.DeleteFunc(told, func(line string) bool {
-		return !strings.HasSuffix(line, "is not a file of the journal and is left alone")
+	var failed error
+	for i := 0; failed == nil; i++ {
+		_, failed = j.Add(fmt.Sprint(i), 1)
+	}
+	if !errors.Is(failed, errSlow) {
+		t.Errorf("the error is %v", failed)
+	}
+	close(release)
+	add(t, j, "at last", 1)
+	kill(j)
+}
+
+// The progress is stored before it counts, and the first time all of the file is on the disk.
+func TestOrderOfChanges(t *testing.T) {
+	var steps []string
+	dir := t.TempDir()
+	j, _, _, err := open(dir, nil, func(step string) error {
+		if kind, _, _ := strings.Cut(step, " "); kind != "write" || strings.Contains(step, "write") {
+			steps = append(steps, kind)
+		}
+		return nil
 	})
-	if len(told) != len(before) {
-		t.Errorf("told %d lines of %d files: %q", len(told), len(before), told)
-	}
-	if after := files(t, dir); !slices.Equal(after, before) {
-		t.Errorf("%v has become %v", before, after)
-	}
-}
-
-// The files of a crash loop become one.
-func TestUnsentFilesAreMerged(t *testing.T) {
-	dir := t.TempDir()
-	want := map[string]int64{}
-	j, _ := opened(t, dir)
-	for i := range 300 {
-		key := fmt.Sprint(i % 7)
-		if _, err := j.Write(slices.Values([]Record{{key, 1, false}})); err != nil {
-			t.Fatal(err)
-		}
-		want[key]++
-	}
-	closed(t, j)
-	for range 2 {
-		j, batches := opened(t, dir)
-		check(t, batches, 1, want)
-		closed(t, j)
-		if left := files(t, dir); len(left) != 1 {
-			t.Errorf("%d files are left, want 1", len(left))
-		}
-	}
-}
-
-// Counts are added to while others are frozen, written and removed.
-func TestConcurrency(t *testing.T) {
-	dir := t.TempDir()
-	j, _ := opened(t, dir)
-	var mu sync.Mutex
-	counts := map[string]*int64{}
-	var recording sync.WaitGroup
-	const goroutines, each = 4, 20_000
-	for g := range goroutines {
-		recording.Go(func() {
-			for i := range each {
-				key := fmt.Sprint(g, i%1000)
-				mu.Lock()
-				if n := counts[key]; n != nil {
-					*n++
-				} else if n, err := j.Add(key, 1); err != nil {
-					one := int64(1)
-					counts[key] = &one
-				} else {
-					counts[key] = n
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	var sum int64
-	flush := func() {
-		j.Prepare()
-		mu.Lock()
-		b, taken := j.Take(), counts
-		counts = map[string]*int64{}
-		mu.Unlock()
-		var records []Record
-		for key, n := range taken {
-			records = append(records, Record{Key: key, Hits: *n})
-			sum += *n
-		}
-		if b == nil {
-			return
-		}
-		merged, err := j.Write(slices.Values(records), b)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		if err := merged.SetProgress(Progress{Sent: true}); err != nil {
-			t.Error(err)
-		}
-		if err := merged.Remove(); err != nil {
-			t.Error(err)
-		}
-	}
-	done := make(chan struct{})
-	go func() { recording.Wait(); close(done) }()
-	for running := true; running; {
-		select {
-		case <-done:
-			running = false
-		default:
-		}
-		flush()
-	}
-	if sum != goroutines*each {
-		t.Errorf("%d hits, want %d", sum, goroutines*each)
-	}
-	closed(t, j)
-	if left := files(t, dir); len(left) != 0 {
-		t.Errorf("%v is left", left)
-	}
-}
-
-// Hits go on while the disk does nothing. None waits for it longer than 5 ms.
-func TestNoHitWaitsForTheDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var hangs atomic.Bool
-		release := make(chan struct{})
-		before := func(string) error {
-			if hangs.Load() {
-				<-release
-			}
-			return nil
-		}
-		j, _, err := open(t.TempDir(), func(line string) { t.Errorf("told: %s", line) }, before)
-		if err != nil {
-			t.Fatal(err)
-		}
-		j.Prepare()
-		hangs.Store(true)
-		start := time.Now()
-		refused := 0
-		for i := range 3 * chunkSize / 32 {
-			if _, err = j.Add(fmt.Sprintf("key %07d", i), 1); err != nil {
-				refused++
-			}
-		}
-		j.Take()
-		if n, err := j.Add("a", 1); err != nil || *n != 1 {
-			t.Errorf("the next file can not be used: %v", err)
-		}
-		// The clock of the bubble advances only while Add waits.
-		if waited := time.Since(start); waited > 5*time.Millisecond {
-			t.Errorf("hits wait for %v", waited)
-		}
-		if want := "journal " + j.path + ": the disk is too slow"; refused == 0 || err.Error() != want {
-			t.Errorf("%d keys find no room: %v, want %s", refused, err, want)
-		}
-		close(release)
-		closed(t, j)
-	})
-}
-
-// New keys, with the longest that one of them has waited.
-func BenchmarkAdd(b *testing.B) {
-	j, _ := opened(b, b.TempDir())
-	defer closed(b, j)
-	var longest time.Duration
-	without := 0
-	for i := 0; b.Loop(); i++ {
-		key := fmt.Sprintf("https://www.example.com/articles/%d", i)
-		start := time.Now()
-		_, err := j.Add(key, 1)
-		longest = max(longest, time.Since(start))
-		if err != nil {
-			without++
-		}
-	}
-	b.ReportMetric(float64(longest)/1e6, "ms-longest")
-	b.ReportMetric(float64(without), "keys-without-room")
-}
-
-// A live file whose process was killed keeps its id and progress when the process that
-// sends it is killed as well. A copy of the directory is what a kill leaves.
-func TestLiveFileIsSentAndRecovered(t *testing.T) {
-	killed := func(dir string) string {
-		t.Helper()
-		for limit := time.Now().Add(10 * time.Second); ; {
-			left := filepath.Join(t.TempDir(), "journal")
-			err := os.CopyFS(left, os.DirFS(dir))
-			if err == nil {
-				return left
-			}
-			// The journal makes its next file meanwhile, and renames it under the copy.
-			if !errors.Is(err, fs.ErrNotExist) || time.Now().After(limit) {
-				t.Fatal(err)
-			}
-		}
-	}
-	dir := t.TempDir()
-	first, _ := opened(t, dir)
-	defer closed(t, first)
-	add(t, first, "a", 1)
-	add(t, first, "b", 2)
-
-	dir = killed(dir)
-	second, batches := opened(t, dir)
-	defer closed(t, second)
-	if len(batches) != 1 {
-		t.Fatalf("%d batches are recovered, want 1", len(batches))
-	}
-	want := Progress{Sent: true, First: 1, End: 2}
-	if err := batches[0].SetProgress(want); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
+	add(t, j, "a", 1)
+	f := seal(j)
+	<-f.growth
+	f.growth = nil
+	<-j.live.growth
+	j.live.growth = nil
+	steps = nil
+	f.SetProgress(Progress{Sent: true, End: 1})
+	f.SetProgress(Progress{Sent: true, First: 1, From: 1, End: 1})
+	f.Remove()
+	if want := []string{"write", "sync", "sync", "write", "remove"}; !slices.Equal(steps, want) {
+		t.Errorf("the steps are %q, want %q", steps, want)
+	}
+	kill(j)
+}
 
-	third, again := opened(t, killed(dir))
-	defer closed(t, third)
-	if len(again) != 1 || again[0].ID != batches[0].ID || again[0].Progress != want || len(again[0].Records) != 2 {
-		t.Errorf("%d batches are recovered, %+v, want one with the id %s and %+v", len(again), again, batches[0].ID, want)
+func FuzzRead(f *testing.F) {
+	dir := f.TempDir()
+	j, _, _ := opened(f, dir)
+	for i := range 10 {
+		add(f, j, fmt.Sprint("key", i), 1)
+	}
+	f.Add(append([]byte(nil), j.live.data[:j.live.used]...))
+	f.Add([]byte{})
+	kill(j)
+	f.Fuzz(func(t *testing.T, content []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "AAAAAAAAAAAAAAAAAAAAAAAAAA.hits"), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, live, sealed, err := Open(dir, func(string) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain(t, live)
+		for _, s := range sealed {
+			if p := s.Progress; p.First < 0 || p.First > p.From || p.From > p.End || p.End > len(s.Records) {
+				t.Errorf("the progress of %d records is %+v", len(s.Records), p)
+			}
+		}
+		kill(j)
+	})
+}
+
+// BenchmarkAdd adds new keys.
+func BenchmarkAdd(b *testing.B) {
+	j, _, _ := opened(b, b.TempDir())
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		add(b, j, fmt.Sprint(i), 1)
 	}
 }

@@ -1,4 +1,4 @@
-//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd)
 
 package journal
 
@@ -9,9 +9,11 @@ import (
 
 var errSystem = errors.New("not supported on this system; remove the setting")
 
-func lock(*os.File) error                          { return errSystem }
-func mapFile(*os.File, int64, int) ([]byte, error) { return nil, errSystem }
-func unmap([]byte)                                 {}
-func isDeleted(*os.File) bool                      { return false }
-func writable(string) error                        { return errSystem }
-func isFull(error) bool                            { return false }
+func lock(*os.File) error                   { return errSystem }
+func mapFile(*os.File, int) ([]byte, error) { return nil, errSystem }
+func unmap([]byte)                          {}
+func isDeleted(*os.File) bool               { return false }
+func isFull(error) bool                     { return false }
+func populate([]byte) error                 { return errSystem }
+func setNoCopyOnWrite(*os.File)             {}
+func writable(string) error                 { return errSystem }

@@ -1,4 +1,4 @@
-//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+//go:build darwin || dragonfly || freebsd || linux || netbsd
 
 package journal
 
@@ -10,8 +10,7 @@ import (
 
 var errSystem error // why there can be no journal on this system
 
-// lock keeps other processes from using the directory, until this one closes it
-// or ends.
+// lock keeps other processes from using the directory, until this one closes it or ends.
 func lock(dir *os.File) error {
 	err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err == syscall.EWOULDBLOCK {
@@ -20,9 +19,9 @@ func lock(dir *os.File) error {
 	return err
 }
 
-// mapFile maps a part of the file, whose changes are the file's.
-func mapFile(file *os.File, offset int64, size int) ([]byte, error) {
-	return syscall.Mmap(int(file.Fd()), offset, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+// mapFile maps the file, and room for it to grow. What is changed there is changed in the file.
+func mapFile(file *os.File, size int) ([]byte, error) {
+	return syscall.Mmap(int(file.Fd()), 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
 }
 
 func unmap(b []byte) { syscall.Munmap(b) }
@@ -37,11 +36,18 @@ func isDeleted(file *os.File) bool {
 	return ok && stat.Nlink == 0
 }
 
-// isFull reports whether err says that there is no room: on the disk, in the
-// user's quota, or in a file.
+// isFull reports whether err says that nothing can be written now: there is no room on the disk, in the user's
+// quota, or in a file, or the disk is read-only.
 func isFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) ||
+		errors.Is(err, syscall.EROFS)
 }
+
+// populate makes the pages of a mapping writable, and setNoCopyOnWrite is for btrfs: only on Linux.
+var (
+	populate         = func([]byte) error { return nil }
+	setNoCopyOnWrite = func(*os.File) {}
+)
 
 // writable says why this user may not make files in a directory, or returns nil.
 func writable(path string) error {

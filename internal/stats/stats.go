@@ -54,8 +54,11 @@ func (a All) Status(now time.Time) string {
 	flush := "no flush yet"
 	if !a.LastFlush.IsZero() {
 		how := "failed"
-		if a.LastFlush.Equal(a.LastDelivery) {
+		switch {
+		case a.LastFlush.Equal(a.LastDelivery):
 			how = "delivered"
+		case a.Delivered+a.Failed == 0: // There is no endpoint.
+			how = "logged"
 		}
 		flush = "last flush " + how + " " + age(now.Sub(a.LastFlush)) + " ago"
 	}

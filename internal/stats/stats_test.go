@@ -17,12 +17,15 @@ func TestStatus(t *testing.T) {
 		},
 		"1 hit of 1 key held; last flush failed 1 min ago; 1 connection": {
 			Hits{Pending: 1, Keys: 1},
-			Flushes{LastFlush: ago(119 * time.Second), LastDelivery: ago(time.Hour)},
+			Flushes{Failed: 1, LastFlush: ago(119 * time.Second), LastDelivery: ago(time.Hour)},
 			Connections{Open: 1},
+		},
+		"0 hits of 0 keys held; last flush logged 2 s ago; 0 connections": { // There is no endpoint.
+			Flushes: Flushes{LastFlush: ago(2 * time.Second)},
 		},
 		"1,000,000 hits of 100,000 keys held; last flush failed 26 h ago; 12,000 connections": {
 			Hits{Pending: 1000000, Keys: 100000},
-			Flushes{LastFlush: ago(26 * time.Hour)},
+			Flushes{Failed: 1, LastFlush: ago(26 * time.Hour)},
 			Connections{Open: 12000},
 		},
 	} {

@@ -1,26 +1,20 @@
-//go:build unix
+//go:build linux
 
 package soak
 
 import (
 	"bufio"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
-	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -28,11 +22,17 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// For SOAKTIME, a daemon with a journal is killed under load, again and again, beside
-// an application that looks at ids. Each hit that was answered is saved once, key by
-// key. A hit without an answer, as at a kill, may be saved or not.
+// tempers are those of the applications in TestKills.
+var tempers = []temper{
+	{bad: "403", large: "413"}, {bad: "400", large: "400"}, {bad: "422", large: "503"},
+	{bad: "500", large: "500"}, {bad: "cut", large: "413"}, {bad: "reset", large: "400"},
+}
+
+// For SOAKTIME, daemons with a journal are killed under load, again and again, and daemons
+// without one are stopped, beside applications that look at ids. Each hit that was answered
+// is saved once, key by key, or the log has it as refused or not delivered. A hit without an
+// answer, as at a kill, may be saved or not.
 func TestKills(t *testing.T) {
-	t.Parallel()
 	duration, err := time.ParseDuration(os.Getenv("SOAKTIME"))
 	if err != nil {
 		t.Fatalf("SOAKTIME: %v", err)
@@ -43,333 +43,264 @@ func TestKills(t *testing.T) {
 			t.Fatalf("SEED is not a number: %v", err)
 		}
 	}
-	t.Logf("SEED=%d repeats the keys, the outcomes of the application and the kinds of kills", seed)
-	// newRandom returns a source of its own for each who makes random decisions.
-	sources := uint64(0)
-	newRandom := func() *rand.Rand {
-		sources++
-		return rand.New(rand.NewPCG(seed, sources))
+	t.Logf("SEED=%d repeats the keys, the outcomes of the applications and the kinds of kills", seed)
+	t.Parallel()
+	var all tally
+	var rigs sync.WaitGroup
+	for i, temper := range tempers {
+		for j, kind := range []string{"journal", []string{"full disk", "memory"}[i%2]} {
+			rigs.Go(func() { // More of them at once than tests may run in parallel.
+				t.Run(fmt.Sprintf("%s, %v", kind, temper), func(t *testing.T) {
+					random := func(n int) *rand.Rand { return rand.New(rand.NewPCG(seed, uint64(100*i+10*j+n))) }
+					k := &killer{
+						application: newIdempotent(temper, random(0), kind == "journal"), random: random(1),
+						port: rig.FreePort(t), closed: "127.0.0.1:" + rig.FreePort(t), startup: 20 * time.Millisecond,
+					}
+					if kind != "memory" {
+						k.journal = filepath.Join(t.TempDir(), "journal")
+					}
+					if kind == "full disk" {
+						k.disk = mount(t, "-t", "tmpfs", "-o", "size=32m", "none")
+						k.journal = filepath.Join(k.disk.folder, "journal")
+					}
+					k.run(t, duration, random(2))
+					all.add(k)
+				})
+			})
+		}
 	}
+	rigs.Wait()
+	all.check(t, duration, seed)
+}
 
-	a := newIdempotent(newRandom())
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var application sync.WaitGroup
-	application.Go(func() { rig.Accept(listener, a.serve) })
+// tally is what was done in all.
+type tally struct {
+	mu                                           sync.Mutex
+	kills, starts, recoveries, posts, stops, set int
+	answered, maybe, saved                       int64
+}
 
-	k := &killer{
-		application: a, random: newRandom(), port: rig.FreePort(t), journal: filepath.Join(t.TempDir(), "journal"),
-		endpoint: listener.Addr().String(), closed: "127.0.0.1:" + rig.FreePort(t),
+func (a *tally) add(k *killer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.kills += k.kills
+	a.starts += k.starts
+	a.recoveries += k.recoveries
+	a.posts += k.posts
+	a.stops += k.stops
+	for _, l := range k.application.lives {
+		a.answered += sum(l.answered)
+		a.maybe += sum(l.maybe)
+		if len(l.aside) > 0 {
+			a.set++
+		}
 	}
-	done := make(chan struct{})
-	var clients sync.WaitGroup
-	for range 4 {
-		random := newRandom()
-		clients.Go(func() { a.ledger.click("127.0.0.1:"+k.port, random, done) })
-	}
-	for end := time.Now().Add(duration); time.Now().Before(end); {
-		k.live(t)
-	}
-	close(done)
-	clients.Wait()
+	a.saved += sum(k.application.saved)
+}
 
-	// The last daemon delivers what is left.
-	a.calm.Store(true)
-	d := k.start(t, k.endpoint)
-	d.Stdout.WaitLine(t, 0, "Serving")
-	d.Flush(t)
-	d.Stop(t)
-	k.checkLog(t, d)
-	listener.Close()
-	application.Wait()
-	if left, err := filepath.Glob(filepath.Join(k.journal, "*")); err != nil || len(left) > 0 {
-		t.Errorf("the journal has the files %q when everything is delivered (error %v)", left, err)
+// check fails the test if too little was done.
+func (a *tally) check(t *testing.T, duration time.Duration, seed uint64) {
+	if t.Failed() {
+		return
 	}
-	a.check(t)
-	for moment, n := range map[string]int{"start": k.starts, "flush": k.flushes, "merge": k.merges, "stop": k.stops} {
+	for moment, n := range map[string]int{
+		"a start": a.starts, "a recovery": a.recoveries, "a POST": a.posts, "a stop": a.stops,
+	} {
 		if n == 0 {
-			t.Errorf("none of the %d kills came during a %s", k.kills, moment)
+			t.Errorf("none of the %d kills came during %s", a.kills, moment)
 		}
 	}
-	if least := int(duration.Seconds() * 0.75); k.kills < least {
-		t.Errorf("%d kills in %v, want at least %d", k.kills, duration, least)
+	if least := int(duration.Minutes() * 50); a.kills < least {
+		t.Errorf("%d kills in %v, want at least %d", a.kills, duration, least)
 	}
-	answered, maybe := sum(a.answered), sum(a.maybe)
-	if answered < 1000 {
-		t.Errorf("%d hits were answered, want at least 1000", answered)
+	if a.answered < 1000 || a.set == 0 {
+		t.Errorf("%d hits were answered, want at least 1000; %d processes set keys aside", a.answered, a.set)
 	}
-	summary.kills = fmt.Sprintf("With a journal, %d kills (%d in a start, %d in a flush, %d in a merge, %d in a stop): "+
-		"%s hits answered and %s without an answer, %s delivered; key by key, none lost, none doubled (SEED=%d). ",
-		k.kills, k.starts, k.flushes, k.merges, k.stops,
-		rig.Number(answered), rig.Number(maybe), rig.Number(sum(a.saved)), seed)
+	summary.kills = fmt.Sprintf("%d applications that refuse keys, bodies or everything, lock ids and lose answers, and %d "+
+		"kills (%d in a start, %d in a recovery, %d in a POST, %d in a stop): %s hits answered and %s without an answer, %s "+
+		"delivered; key by key, none lost but those that the log has, none doubled (SEED=%d). ", 2*len(tempers), a.kills,
+		a.starts, a.recoveries, a.posts, a.stops, rig.Number(a.answered), rig.Number(a.maybe), rig.Number(a.saved), seed)
 }
 
-// idempotent is an application that saves each id once, and misbehaves in every way
-// that this allows.
-type idempotent struct {
-	*ledger
-	posted chan struct{} // receives when a connection comes, unless nobody waits for it
-	open   atomic.Int64  // connections under way
-	calm   atomic.Bool   // each request is accepted
-
-	mu       sync.Mutex
-	random   *rand.Rand
-	failures int                 // outcomes in a row that the daemon takes for failures
-	bodies   map[string][32]byte // the checksum of the body that came with an id
-	savedIDs map[string]bool
-	wrong    []string // what must not happen, but has
-}
-
-func newIdempotent(random *rand.Rand) *idempotent {
-	return &idempotent{
-		ledger: newLedger(), posted: make(chan struct{}), random: random,
-		bodies: make(map[string][32]byte), savedIDs: make(map[string]bool),
-	}
-}
-
-// An outcome is what the application does with a request.
-type outcome int
-
-const (
-	save outcome = iota
-	saveAndCutAnswer
-	saveAndReset
-	saveAndClose
-	saveAndHang
-	saveAndBadGateway
-	refuse
-	resetUnread
-	resetHalfRead
-	outcomes
-)
-
-// maxFailures is how often in a row the application does not answer with success.
-// After five cuts or five 413s, the daemon may count hits twice.
-const maxFailures = 4
-
-// draw returns an outcome, and the size of the largest body that is accepted.
-func (a *idempotent) draw() (outcome, int64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.calm.Load() || a.failures >= maxFailures {
-		a.failures = 0
-		return save, 1 << 30
-	}
-	o, limit := save, int64(20_000+a.random.IntN(400_000))
-	if a.random.IntN(3) > 0 {
-		o = outcome(a.random.IntN(int(outcomes)))
-	}
-	a.failures++
-	return o, limit
-}
-
-// serve reads one request and answers it, or does not.
-func (a *idempotent) serve(conn net.Conn) {
-	a.open.Add(1)
-	defer a.open.Add(-1)
-	select {
-	case a.posted <- struct{}{}:
-	default:
-	}
-	conn.SetDeadline(time.Now().Add(rig.Deadline))
-	o, limit := a.draw()
-	if o == resetUnread {
-		rig.Reset(conn)
-		return
-	}
-	r, err := http.ReadRequest(bufio.NewReader(conn))
-	if err != nil {
-		return
-	}
-	switch {
-	case o == resetHalfRead:
-		io.CopyN(io.Discard, r.Body, r.ContentLength/2)
-		rig.Reset(conn)
-		return
-	case r.ContentLength > limit:
-		rig.Answer("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")(conn)
-		io.Copy(io.Discard, r.Body)
-		return
-	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return // The daemon was killed.
-	}
-	a.receive(r.Header.Get("Idempotency-Key"), string(body), o < refuse)
-	switch o {
-	case save, saveAndCutAnswer:
-		a.mu.Lock()
-		a.failures = 0
-		a.mu.Unlock()
-		rig.Answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsa")(conn)
-		if o == save {
-			rig.Answer("ved")(conn)
-		} else {
-			rig.Reset(conn)
-		}
-	case saveAndReset:
-		rig.Reset(conn)
-	case saveAndHang:
-		io.Copy(io.Discard, conn)
-	case saveAndBadGateway:
-		rig.Answer("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")(conn)
-	case refuse:
-		rig.Answer("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")(conn)
-	}
-}
-
-// validID is an id as the header must have it.
-var validID = regexp.MustCompile(`^"[A-Za-z0-9.-]{26,}"$`)
-
-// receive checks that an id always comes with the same body, and saves the counts of
-// each id once, if asked to.
-func (a *idempotent) receive(id, body string, toSave bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	form, err := url.ParseQuery(body)
-	var counts map[string]int64
-	if err == nil {
-		err = json.Unmarshal([]byte(form.Get("json")), &counts)
-	}
-	if err != nil {
-		a.wrong = append(a.wrong, fmt.Sprintf("the body %.200q: %v", body, err))
-		return
-	}
-	if len(counts) == 0 && id == "" {
-		return
-	}
-	if !validID.MatchString(id) {
-		a.wrong = append(a.wrong, fmt.Sprintf("the id %q comes with counts", id))
-		return
-	}
-	checksum := sha256.Sum256([]byte(body))
-	if before, ok := a.bodies[id]; ok && before != checksum {
-		a.wrong = append(a.wrong, fmt.Sprintf("the id %s comes again with another body", id))
-	}
-	a.bodies[id] = checksum
-	if !toSave || a.savedIDs[id] {
-		return
-	}
-	a.savedIDs[id] = true
-	for key, n := range counts {
-		a.ledger.add(a.saved, key, n)
-	}
-}
-
-// check fails the test unless each hit that was answered is saved once.
-func (a *idempotent) check(t *testing.T) {
-	t.Helper()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, line := range firstFew(a.wrong) {
-		t.Error(line)
-	}
-	var wrong []string
-	for key, n := range a.answered {
-		if a.saved[key] < n {
-			wrong = append(wrong, fmt.Sprintf("%.50s: %d hits are saved, but %d were answered", key, a.saved[key], n))
-		}
-	}
-	for key, n := range a.saved {
-		if most := a.answered[key] + a.maybe[key]; n > most {
-			wrong = append(wrong, fmt.Sprintf("%.50s: %d hits are saved, but at most %d were made", key, n, most))
-		}
-	}
-	for _, line := range firstFew(wrong) {
-		t.Error(line)
-	}
-}
-
-// firstFew returns at most ten lines, and how many there are.
-func firstFew(lines []string) []string {
-	if n := len(lines); n > 10 {
-		slices.Sort(lines)
-		lines = append(lines[:10:10], fmt.Sprintf("%d lines like these", n))
-	}
-	return lines
-}
-
-// killer starts daemons and kills each.
+// killer starts daemons, and kills or stops each.
 type killer struct {
 	application *idempotent
 	random      *rand.Rand
 	port        string
-	journal     string // the directory
+	journal     string // the directory; "" for none
+	disk        *disk  // where the journal is, if it is a disk that fills
 	endpoint    string // where the application listens
 	closed      string // where nobody listens
+	startup     time.Duration
 
-	// How many daemons were killed, and when. A kill may come during a flush and a
-	// stop.
-	kills, starts, flushes, merges, stops int
+	// How many daemons were killed, and when. A kill may come during a POST and a stop.
+	kills, starts, recoveries, posts, stops int
 }
 
-func (k *killer) start(t *testing.T, endpoint string) *rig.Daemon {
+// run runs one daemon after the other for a time, and then one that delivers all that is left.
+func (k *killer) run(t *testing.T, duration time.Duration, random *rand.Rand) {
+	a := k.application
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.endpoint = listener.Addr().String()
+	var application, client sync.WaitGroup
+	application.Go(func() { rig.Accept(listener, a.serve) })
+	done := make(chan struct{})
+	client.Go(func() { a.click("127.0.0.1:"+k.port, random, done) })
+	for end := time.Now().Add(duration); time.Now().Before(end) && !t.Failed(); {
+		k.live(t)
+	}
+	close(done)
+	client.Wait()
+
+	if k.disk != nil {
+		k.disk.empty(t)
+	}
+	a.mu.Lock()
+	a.calm, a.locked = true, ""
+	a.mu.Unlock()
+	l := a.newLife(false)
+	d := k.start(t, k.endpoint, 0.05)
+	d.Stdout.WaitLine(t, 0, "Serving")
+	conn, err := net.Dial("tcp", "127.0.0.1:"+k.port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for i := range 400 {
+		l.read(d.Stdout.String())
+		files, _ := filepath.Glob(filepath.Join(k.path(), "*.hits"))
+		if lines, _ := a.differences(); len(lines) == 0 && len(files) <= 2 { // the live one and the next
+			break
+		}
+		if i%10 == 0 { // A key is set aside only if another one is accepted.
+			a.hit(conn, l, "page0")
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	d.Signal(t, syscall.SIGTERM)
+	if status := d.Wait(t); status != 0 {
+		t.Errorf("exit status %d of the last daemon; its log is:\n%s", status, lastLines(d.Stdout.String()))
+	}
+	l.read(d.Stdout.String())
+	k.checkLog(t, l)
+	listener.Close()
+	application.Wait()
+	if left, _ := filepath.Glob(filepath.Join(k.path(), "*")); k.journal != "" && len(left) > 0 {
+		t.Errorf("the journal has the files %q when everything is delivered; the log is:\n%s", left, lastLines(l.log))
+	}
+	a.check(t)
+}
+
+// path returns where this process sees the journal.
+func (k *killer) path() string {
+	if k.disk != nil {
+		return k.disk.path("journal")
+	}
+	return k.journal
+}
+
+// start starts a daemon whose stdout and stderr are the same, so that its lines are in order.
+func (k *killer) start(t *testing.T, endpoint string, interval float64) *rig.Process {
 	t.Helper()
-	return rig.StartProgram(t, map[string]any{
-		"port": k.port, "interval": 0.15, "endpoint": "http://" + endpoint + "/save", "journal": k.journal,
-	}, rig.Binary)
+	settings := map[string]any{
+		"host": "127.0.0.1", "port": k.port, "interval": interval, "endpoint": "http://" + endpoint + "/save",
+	}
+	if k.journal != "" {
+		settings["journal"] = k.journal
+	}
+	command := []string{rig.Binary, rig.WriteConfig(t, settings)}
+	if k.disk != nil {
+		command = k.disk.command(command...)
+	}
+	output := rig.NewOutput()
+	return rig.Start(t, exec.Command(command[0], command[1:]...), output, output)
 }
 
-// live runs one daemon until it is killed.
+// live runs one daemon until it is killed or stopped.
 func (k *killer) live(t *testing.T) {
 	t.Helper()
 	endpoint := k.endpoint
-	if k.random.IntN(6) == 0 {
+	if k.random.IntN(8) == 0 {
 		endpoint = k.closed // All connections are refused.
 	}
-	d := k.start(t, endpoint)
+	l := k.application.newLife(k.disk != nil && k.disk.full)
+	began := time.Now()
+	d := k.start(t, endpoint, []float64{0.03, 0.1, 0.3}[k.random.IntN(3)])
+	var changes sync.WaitGroup
+	ended := make(chan struct{})
+	if random := rand.New(rand.NewPCG(k.random.Uint64(), 0)); k.disk != nil {
+		changes.Go(func() { k.disk.change(t, k.application, l, random, ended) })
+	}
+	serving := func() {
+		d.Stdout.WaitLine(t, 0, "Serving")
+		k.startup = (3*k.startup + time.Since(began)) / 4
+	}
+	signal := syscall.SIGKILL
+	if k.journal == "" || k.disk != nil && k.random.IntN(2) == 0 {
+		signal = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}[k.random.IntN(3)]
+	}
 	stopping := false
-	switch moment := k.random.IntN(5); moment {
-	case 0: // during the start
-		k.wait(12 * time.Millisecond)
-	case 1: // any time
-		d.Stdout.WaitLine(t, 0, "Serving")
+	switch moment := k.random.IntN(5); {
+	case signal != syscall.SIGKILL:
+		serving()
+		k.wait(2 * time.Second)
+		if k.random.IntN(2) == 0 {
+			d.Signal(t, syscall.SIGUSR2)
+		}
+	case moment == 0: // during the start
+		k.wait(k.startup * 3 / 2)
+	case moment == 1: // any time
+		serving()
 		k.wait(time.Second)
-	case 2: // during a flush
-		d.Stdout.WaitLine(t, 0, "Serving")
-		k.wait(300 * time.Millisecond)
+	case moment == 2: // during a POST, be it that of the recovery
+		if k.random.IntN(2) == 0 {
+			serving()
+			k.wait(300 * time.Millisecond)
+		}
 		select {
 		case <-k.application.posted:
 		case <-time.After(500 * time.Millisecond):
 		}
 		k.wait(3 * time.Millisecond)
-	case 3: // during a merge
-		limit := time.Now().Add(time.Second)
-		for time.Now().Before(limit) && !k.merging(false) {
-			<-time.After(100 * time.Microsecond)
-		}
-		if k.random.IntN(2) == 0 { // The sum is written, and the files that it replaces are to be deleted.
-			for time.Now().Before(limit) && k.merging(false) {
-			}
-		}
-	case 4: // during a stop
-		d.Stdout.WaitLine(t, 0, "Serving")
+	case moment == 3: // after some flushes
+		serving()
+		k.wait(3 * time.Second)
+	case moment == 4: // during a stop
+		serving()
 		k.wait(400 * time.Millisecond)
 		d.Signal(t, syscall.SIGTERM)
 		stopping = true
 		k.wait(20 * time.Millisecond)
 	}
-	flushing := k.application.open.Load() > 0
-	d.Cmd.Process.Kill() // It fails if a stop has ended before.
+	posting := k.application.open.Load() > 0
+	d.Cmd.Process.Signal(signal) // It fails if a stop has ended before.
 	status := d.Wait(t)
-	k.checkLog(t, d)
-	if status != -1 {
-		if !stopping || status != 0 {
-			t.Errorf("exit status %d of a daemon that was not killed (stopped: %v)", status, stopping)
+	close(ended)
+	changes.Wait()
+	l.killed = status == -1
+	if files, _ := filepath.Glob(filepath.Join(k.path(), "*")); k.journal != "" && len(files) > 8 {
+		t.Errorf("the journal has the files %q: a live one, the next one, and too many that are out", files)
+	}
+	l.read(d.Stdout.String())
+	k.checkLog(t, l)
+	if !l.killed {
+		if undelivered := len(l.lost) > 0; signal == syscall.SIGKILL && !stopping || (status == 1) != undelivered || status > 1 {
+			t.Errorf("exit status %d; its log is:\n%s", status, lastLines(l.log))
 		}
 		return
 	}
 	k.kills++
-	if !strings.Contains(d.Stdout.String(), "Serving") {
+	if !strings.Contains(l.log, "Serving") {
 		k.starts++
 	}
-	if flushing {
-		k.flushes++
+	if _, after, recovering := strings.Cut(l.log, "recovered from the journal"); recovering && !strings.Contains(after, "\n--- ") {
+		k.recoveries++
 	}
-	if k.merging(false) || k.merging(true) {
-		k.merges++
+	if posting {
+		k.posts++
 	}
 	if stopping {
 		k.stops++
@@ -381,53 +312,124 @@ func (k *killer) wait(most time.Duration) {
 	<-time.After(time.Duration(k.random.Int64N(int64(most))))
 }
 
-// merging reports whether a merge is under way, as the files of the journal show: one
-// is being written as a whole, or, if replacing is true, one has replaced others that
-// are still there.
-func (k *killer) merging(replacing bool) bool {
-	pattern := "*.tmp"
-	if replacing {
-		pattern = "*.hits"
-	}
-	names, _ := filepath.Glob(filepath.Join(k.journal, pattern))
-	for _, name := range names {
-		head := make([]byte, 4096+16)
-		file, err := os.Open(name)
-		if err != nil {
-			continue // It has been renamed or deleted.
+// click makes hits until done is closed, with up to 200 hits on a connection. It tries again
+// while the daemon is down. The application refuses some of the keys.
+func (a *idempotent) click(address string, random *rand.Rand, done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case <-time.After(5 * time.Millisecond):
 		}
-		_, err = file.ReadAt(head, 0)
-		file.Close()
+		life := a.current()
+		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			continue
 		}
-		if !replacing {
-			// The first record is there. A file for new hits has its name before that.
-			if binary.NativeEndian.Uint64(head[4096+8:]) != 0 {
-				return true
+		// The connection is one to the process of this life, as another one begins after its end.
+		for hits := random.IntN(200); hits >= 0 && life != nil && life == a.current(); hits-- {
+			key := fmt.Sprint("page", random.IntN(200))
+			switch n := random.IntN(300); {
+			case n < 3:
+				key = fmt.Sprint("~bad", random.IntN(3))
+			case n == 3:
+				key = fmt.Sprint("~large", random.IntN(3), strings.Repeat("x", 3000))
+			case n < 30:
+				key = fmt.Sprintf("invented %x %s", random.Uint64(), strings.Repeat("x", random.IntN(300)))
 			}
-			continue
-		}
-		if replaced := strings.TrimRight(string(head[32:64]), "\x00"); replaced != "" {
-			if _, err := os.Stat(filepath.Join(k.journal, replaced+".hits")); err == nil {
-				return true
+			if !a.hit(conn, life, key) {
+				break
 			}
+			<-time.After(time.Duration(random.IntN(4)) * time.Millisecond)
 		}
+		conn.Close()
 	}
-	return false
 }
 
-// expectedLines are what a daemon with a journal may write to stderr here. No line may
-// tell of damage, of counts that are in memory only, or of hits counted twice.
-var expectedLines = regexp.MustCompile(`^(--- |pixel-ping: \d+ hits? of \d+ keys? ` +
-	`(recovered from the journal|(was|were) not delivered.*; the journal has them)$)`)
+// hit makes a hit over a connection to the process of a life, and reports whether it was answered.
+func (a *idempotent) hit(conn net.Conn, l *life, key string) bool {
+	conn.SetDeadline(time.Now().Add(rig.Deadline))
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", rig.Target(key))
+	answer, err := rig.ReadAnswer(bufio.NewReader(conn))
+	if err != nil {
+		a.add(l.maybe, key)
+		return false
+	}
+	if answer.StatusCode == 200 {
+		a.add(l.answered, key)
+	}
+	return true
+}
 
-// checkLog fails the test if a daemon writes anything unexpected to stderr.
-func (k *killer) checkLog(t *testing.T, d *rig.Daemon) {
+// countLine is a line of the log for a key.
+var countLine = regexp.MustCompile(`^(\d+):\t(.*)$`)
+
+// read reads a log of stdout and stderr. The counts under a title are sorted: where the order
+// ends, other counts begin. What was not delivered has no title if it is what was logged last.
+func (l *life) read(log string) {
+	l.log = log
+	clear(l.aside)
+	clear(l.lost)
+	var to map[string]int64
+	block := make(map[string]int64)
+	before := ""
+	for line := range strings.Lines(log) {
+		line = strings.TrimSuffix(line, "\n")
+		match := countLine.FindStringSubmatch(line)
+		if match != nil && match[2] <= before {
+			to = nil
+		}
+		if match == nil && len(l.lost) == 0 && notDelivered.MatchString(line) {
+			l.lost = block
+		}
+		switch {
+		case match != nil:
+			if before == "" || match[2] <= before {
+				block = make(map[string]int64)
+			}
+			block[match[2]], _ = strconv.ParseInt(match[1], 10, 64)
+			if to != nil {
+				to[match[2]] += block[match[2]]
+			}
+			before = match[2]
+			continue
+		case line == "Refused by the application:":
+			to = l.aside
+		case line == "Not delivered:":
+			to = l.lost
+		default:
+			to = nil
+		}
+		before = ""
+	}
+}
+
+var notDelivered = regexp.MustCompile(`^pixel-ping: (\S+: )?\d+ hits? of .* not delivered.*; the log has them$`)
+
+// expectedLines are what a daemon may write here. No line may tell of damage, or of counts
+// that the log or the journal do not have.
+var expectedLines = regexp.MustCompile(`^(\d+:\t.*|Flushing hits to .*|Serving .*|Got SIGUSR2\..*|--- .*|` +
+	`Refused by the application:|Not delivered:|pixel-ping: (\S+: )?(` +
+	`\d+ hits? of \d+ keys? recovered from the journal|` +
+	`(refused by the application: )?\d+ hits? of \d+ keys? (was|were) not delivered( \(\d+ hits? may have been ` +
+	`saved\))?; the (journal|log) has them|the application refuses .*|some hits may be counted twice: .*))$`)
+
+// checkLog fails the test if a daemon writes anything unexpected.
+func (k *killer) checkLog(t *testing.T, l *life) {
 	t.Helper()
-	for line := range strings.Lines(d.Stderr.String()) {
-		if !expectedLines.MatchString(strings.TrimSuffix(line, "\n")) {
-			t.Errorf("the standard error has the line %q", line)
+	for line := range strings.Lines(l.log) {
+		text, whole := strings.CutSuffix(line, "\n")
+		switch {
+		case !whole && l.killed, expectedLines.MatchString(text):
+		case strings.HasPrefix(text, "pixel-ping: ") && strings.Contains(text, "journal "+k.journal+": ") && l.full:
+		default:
+			t.Errorf("the log has the line %q", line)
 		}
 	}
+}
+
+// lastLines returns the end of a log.
+func lastLines(log string) string {
+	lines := slices.Collect(strings.Lines(log))
+	return strings.Join(lines[max(0, len(lines)-30):], "")
 }

@@ -222,14 +222,14 @@ func told(t *testing.T, daemon *rig.Daemon, status int) (lost, refused int64) {
 		if !found {
 			continue
 		}
-		if strings.HasPrefix(text, "maxconnections: ") {
-			continue
-		}
+		text = strings.TrimPrefix(text, daemon.Cmd.Args[len(daemon.Cmd.Args)-1]+": ")
+		text, aside := strings.CutPrefix(text, "refused by the application: ")
 		n, err := strconv.ParseInt(strings.Fields(text)[0], 10, 64)
 		switch {
-		case err == nil && strings.Contains(text, " not delivered"):
+		case strings.HasPrefix(text, "maxconnections: "), strings.HasPrefix(text, "the application "):
+		case err == nil && strings.Contains(text, " not delivered") && !aside:
 			lost += n
-		case err == nil && (strings.Contains(text, " not counted") || strings.Contains(text, " dropped: ")):
+		case err == nil && (aside || strings.Contains(text, " not counted") || strings.Contains(text, " dropped, ")):
 			refused += n
 		case strings.Contains(text, "may be counted twice"):
 			// This application saves nothing unless it answers with success.

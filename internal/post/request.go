@@ -1,4 +1,4 @@
-package endpoint
+package post
 
 import (
 	"bufio"
@@ -16,8 +16,8 @@ import (
 //
 // If id is not empty, the request has it as its Idempotency-Key, which the original
 // does not send. An application that knows the id has saved the counts before.
-func (c *client) writeRequest(w io.Writer, id string, counts []hits.Count) error {
-	length := c.bodySize(counts)
+func (c *Client) writeRequest(w io.Writer, id string, counts []hits.Count) error {
+	length := c.BodySize(counts)
 	request := bufio.NewWriterSize(w, 64<<10)
 	fmt.Fprintf(request, "POST %s HTTP/1.1\r\nhost: %s\r\n", c.target, c.host)
 	fmt.Fprintf(request, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n", length)
@@ -28,8 +28,8 @@ func (c *client) writeRequest(w io.Writer, id string, counts []hits.Count) error
 	return c.writeBody(request, counts)
 }
 
-// bodySize returns how many bytes the body for counts has.
-func (c *client) bodySize(counts []hits.Count) int64 {
+// BodySize returns how many bytes the body for counts has.
+func (c *Client) BodySize(counts []hits.Count) int64 {
 	var size counter
 	c.writeBody(bufio.NewWriter(&size), counts)
 	return int64(size)
@@ -37,7 +37,7 @@ func (c *client) bodySize(counts []hits.Count) int64 {
 
 // writeBody writes the JSON object of keys and counts, and the secret if there is
 // one, as a form (the original's serialize). Then it flushes w.
-func (c *client) writeBody(w *bufio.Writer, counts []hits.Count) error {
+func (c *Client) writeBody(w *bufio.Writer, counts []hits.Count) error {
 	w.WriteString("json=%7B")
 	for i, count := range counts {
 		b := w.AvailableBuffer()

@@ -1,4 +1,4 @@
-package endpoint
+package post
 
 import (
 	"bufio"
@@ -17,7 +17,7 @@ func TestRecordedBodies(t *testing.T) {
 	for _, vector := range vectors {
 		var got strings.Builder
 		c := counts(vector.Counts)
-		e := &client{secret: vector.Secret}
+		e := &Client{secret: vector.Secret}
 		if err := e.writeBody(bufio.NewWriter(&got), c); err != nil {
 			t.Fatal(err)
 		}

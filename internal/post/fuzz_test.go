@@ -1,4 +1,4 @@
-package endpoint
+package post
 
 import (
 	"bufio"
@@ -19,7 +19,7 @@ func FuzzBody(f *testing.F) {
 		want := map[string]int64{key: n, other: m}
 		c := counts(want)
 		var body strings.Builder
-		if err := (&client{secret: secret}).writeBody(bufio.NewWriter(&body), c); err != nil {
+		if err := (&Client{secret: secret}).writeBody(bufio.NewWriter(&body), c); err != nil {
 			t.Fatal(err)
 		}
 		form, err := url.ParseQuery(body.String())

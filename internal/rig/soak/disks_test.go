@@ -1,3 +1,5 @@
+//go:build linux
+
 package soak
 
 import (
@@ -5,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -19,19 +22,11 @@ import (
 type diskRig struct {
 	*rig.Daemon
 	*idempotent
+	hits    *life
+	address string // of the application
 	accept  atomic.Bool
 	journal string
 	keys    int // how many keys were hit
-}
-
-// mounted returns a command that mounts a file system of memory at a folder, for a
-// program alone, runs a script there, and then the program. The options are those of
-// mount.
-func mounted(folder, options, script string) []string {
-	return []string{
-		"unshare", "--mount", "sh", "-ec", `mount -t tmpfs -o "$2" none "$1"; cd "$1"; ` + script + `; exec "$0" "$3"`,
-		rig.Binary, folder, options,
-	}
 }
 
 // unprivileged returns a command that runs a program for which the permissions of files
@@ -46,8 +41,8 @@ func unprivileged() []string {
 // newDiskRig starts a daemon, by a command, with a journal at a path.
 func newDiskRig(t *testing.T, journal string, command ...string) *diskRig {
 	t.Helper()
-	r := &diskRig{idempotent: newIdempotent(nil), journal: journal}
-	r.calm.Store(true)
+	r := &diskRig{idempotent: newIdempotent(temper{}, nil, true), journal: journal}
+	r.hits = r.newLife(false)
 	address := rig.Listen(t, func(conn net.Conn) {
 		if r.accept.Load() {
 			r.serve(conn)
@@ -55,9 +50,16 @@ func newDiskRig(t *testing.T, journal string, command ...string) *diskRig {
 			rig.Answer("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")(conn)
 		}
 	})
-	r.Daemon = rig.StartProgram(t, map[string]any{"endpoint": "http://" + address, "journal": journal}, command...)
-	r.Stdout.WaitLine(t, 0, "Serving")
+	r.address = address
+	r.start(t, command...)
 	return r
+}
+
+// start starts a daemon by a command.
+func (r *diskRig) start(t *testing.T, command ...string) {
+	t.Helper()
+	r.Daemon = rig.StartProgram(t, map[string]any{"endpoint": "http://" + r.address, "journal": r.journal}, command...)
+	r.Stdout.WaitLine(t, 0, "Serving")
 }
 
 // hit makes a hit for each of n new keys of 4 kB, and another one for those of before.
@@ -67,7 +69,7 @@ func (r *diskRig) hit(t *testing.T, n int) {
 	for i := range r.keys {
 		key := fmt.Sprint(i, strings.Repeat("x", 4<<10))
 		r.Hit(t, key)
-		r.add(r.answered, key, 1)
+		r.add(r.hits.answered, key)
 	}
 }
 
@@ -95,7 +97,7 @@ func (r *diskRig) end(t *testing.T) {
 	r.Flush(t)
 	r.Stop(t)
 	r.check(t)
-	if got, want := sum(r.saved), sum(r.answered); got != want {
+	if got, want := sum(r.saved), sum(r.hits.answered); got != want {
 		t.Errorf("%d hits are delivered, want %d", got, want)
 	}
 	for line := range strings.Lines(r.Stderr.String()) {
@@ -105,49 +107,89 @@ func (r *diskRig) end(t *testing.T) {
 	}
 }
 
-// A journal on a disk that becomes full keeps what it has. What there is no room for is
-// counted in memory. All of it is delivered.
-func TestFullDisk(t *testing.T) {
+// A journal on a disk that becomes full, or fails in another way, keeps what it has. What it has no room for is counted in
+// memory, and the log says so. All of it is delivered, but for what a file had that somebody has cut.
+func TestDisksThatFail(t *testing.T) {
 	t.Parallel()
-	type disk struct {
-		name, journal, cause string
-		command              []string
-		atOnce               bool // it is full at the start
-	}
-	limited := filepath.Join(t.TempDir(), "journal")
-	disks := []disk{{
-		"a limit on file size", limited, "file too large",
-		[]string{"sh", "-ec", `ulimit -f 2048; exec "$0" "$1"`, rig.Binary}, false,
-	}}
-	if os.Getuid() == 0 {
-		folder := t.TempDir()
-		journal := filepath.Join(folder, "journal")
-		disks = append(disks,
-			disk{"3 MB", journal, "no space left on device", mounted(folder, "size=3m", ":"), false},
-			disk{"3 MB that something else takes", journal, "no space left on device",
-				mounted(folder, "size=3m", "mkdir journal; head -c 3145728 /dev/zero >other"), true})
-	} else {
-		t.Log("only root may mount: the file size is limited, and nothing else")
-	}
-	for _, disk := range disks {
-		t.Run(disk.name, func(t *testing.T) {
-			r := newDiskRig(t, disk.journal, disk.command...)
-			if disk.atOnce {
-				config := r.Cmd.Args[len(r.Cmd.Args)-1]
-				r.Stderr.WaitLine(t, 0, "pixel-ping: "+config+": journal "+r.journal+": "+disk.cause+
-					"; new keys are counted in memory only")
+	const fault = "the disk can not provide a page of a file"
+	tmpfs := func(t *testing.T) *disk { return mount(t, "-t", "tmpfs", "-o", "size=3m", "none") }
+	btrfs := func(t *testing.T) *disk { return mountImage(t, "btrfs", 160, "noatime") }
+	for _, test := range []struct {
+		name   string
+		mount  func(t *testing.T) *disk
+		fail   func(t *testing.T, d *disk)
+		causes string // one of these is in the log
+		lost   bool   // what was counted before may be lost
+	}{
+		{"tmpfs that is full", tmpfs, nil, "no space left on device", false},
+		{"tmpfs that something else fills", tmpfs, func(t *testing.T, d *disk) { d.fill(t) }, "no space left on device", false},
+		{"xfs that is full, and on which the files were copied",
+			func(t *testing.T) *disk { return mountImage(t, "xfs", 320, "noatime") },
+			func(t *testing.T, d *disk) {
+				d.run(t, "cp", "-r", "--reflink=always", "journal", "copy")
+				d.fill(t)
+			}, fault, false},
+		{"btrfs that is full", btrfs, func(t *testing.T, d *disk) { d.fill(t) }, "no space left on device", false},
+		{"btrfs that is full, and has a snapshot", btrfs, func(t *testing.T, d *disk) {
+			d.run(t, "btrfs", "subvolume", "snapshot", ".", "snapshot")
+			d.fill(t)
+		}, fault, false},
+		{"ext4 that becomes read-only", func(t *testing.T) *disk { return mountImage(t, "ext4", 64, "errors=remount-ro") },
+			func(t *testing.T, d *disk) {
+				d.run(t, "sh", "-ec", "echo 1 >/sys/fs/ext4/$(basename $(findmnt -no SOURCE .))/trigger_fs_error")
+			}, "read-only file system|" + fault, false},
+		{"a file that somebody cuts", tmpfs, func(t *testing.T, d *disk) {
+			d.run(t, "sh", "-ec", "truncate -s 0 journal/*")
+		}, fault, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			d := test.mount(t)
+			r := newDiskRig(t, filepath.Join(d.folder, "journal"), d.command(rig.Binary)...)
+			r.hit(t, 100)
+			if test.fail != nil {
+				d.run(t, "sync", "-f", ".")
+				test.fail(t, d)
 			}
-			const keys = 800 // 3.2 MB
-			r.hit(t, keys)
-			skip := r.flush(t)
-			r.expect(t, skip, disk.cause+"; ")
-			if n := strings.Count(r.Stderr.String()[skip:], "in memory only"); n > 1 {
-				t.Errorf("%d lines of a flush tell of it, want 1:\n%s", n, r.Stderr)
+			if test.lost {
+				r.hits.answered, r.hits.maybe = r.hits.maybe, r.hits.answered
+			}
+			skip := len(r.Stderr.String())
+			r.hit(t, 700) // 2.8 MB
+			r.flush(t)
+			causes := regexp.MustCompile(`(?m)^pixel-ping: journal ` + r.journal + `: (` + test.causes + `); .*in memory only`)
+			for limit := time.Now().Add(rig.Deadline); !causes.MatchString(r.Stderr.String()[skip:]); {
+				if <-time.After(time.Millisecond); time.Now().After(limit) {
+					t.Fatalf("no line has %q:\n%s", causes, r.Stderr)
+				}
+			}
+			if told := r.Stderr.String()[skip:]; len(causes.FindAllString(told, -1)) > 1 {
+				t.Errorf("more than one line of a flush has %q:\n%s", causes, told)
 			}
 			r.hit(t, 10)
 			r.flush(t)
 			r.end(t)
 		})
+	}
+}
+
+// A start on a disk that is read-only delivers what the journal has, and counts in memory.
+func TestReadOnlyAtTheStart(t *testing.T) {
+	t.Parallel()
+	d := mount(t, "-t", "tmpfs", "none")
+	journal := filepath.Join(d.folder, "journal")
+	r := newDiskRig(t, journal, d.command(rig.Binary)...)
+	r.hit(t, 20)
+	r.Cmd.Process.Kill()
+	r.Wait(t)
+	d.run(t, "mount", "-o", "remount,ro", ".")
+	for range 2 { // What was delivered cannot be deleted. The second time, the application knows the id.
+		r.start(t, d.command(rig.Binary)...)
+		config := r.Cmd.Args[len(r.Cmd.Args)-1]
+		r.Stderr.WaitLine(t, 0, "pixel-ping: "+config+": journal "+journal+": read-only file system; new keys are counted in memory only")
+		r.Stderr.WaitLine(t, 0, "pixel-ping: 20 hits of 20 keys recovered from the journal")
+		r.hit(t, 5)
+		r.end(t)
 	}
 }
 
@@ -210,7 +252,7 @@ func TestStopWithADeletedJournal(t *testing.T) {
 	r.hit(t, 10)
 	r.Signal(t, syscall.SIGTERM)
 	status := r.Wait(t)
-	const want = "pixel-ping: 30 hits of 20 keys were not delivered; the log has them\n"
+	const want = "pixel-ping: 30 hits of 20 keys were not delivered (30 hits may have been saved); the log has them\n"
 	if got := r.Stderr.String(); status != 1 || !strings.HasSuffix(got, want) {
 		t.Errorf("exit status %d, want 1, and a standard error that ends with %q:\n%s", status, want, got)
 	}
@@ -224,20 +266,12 @@ func TestJournalThatCanNotBeWritten(t *testing.T) {
 		mode        os.FileMode
 		command     []string
 	}
-	folder := t.TempDir()
 	directories := []directory{
 		{"may not be written", "permission denied", 0o500, unprivileged()},
 		{"may not be read", "permission denied", 0o300, unprivileged()},
 	}
-	if os.Getuid() == 0 {
-		directories = append(directories,
-			directory{"is read-only", "read-only file system", 0o700, mounted(folder, "ro", ":")})
-	}
 	for _, test := range directories {
 		journal := t.TempDir()
-		if test.name == "is read-only" {
-			journal = folder
-		}
 		if err := os.Chmod(journal, test.mode); err != nil {
 			t.Fatal(err)
 		}

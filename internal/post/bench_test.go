@@ -1,4 +1,4 @@
-package endpoint
+package post
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 )
 
 func BenchmarkWriteRequest(b *testing.B) {
-	e := &client{target: "/", host: "example.com", secret: "known"}
+	e := &Client{target: "/", host: "example.com", secret: "known"}
 	for n := 1000; n <= 1_000_000; n *= 10 {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			counts := make([]hits.Count, n)

@@ -1,4 +1,4 @@
-package endpoint
+package post
 
 import (
 	"context"
@@ -134,7 +134,7 @@ func TestSilentNameServer(t *testing.T) {
 			time.Hour:       "getaddrinfo EAI_AGAIN application.example",
 		} {
 			began := time.Now()
-			err := at(t, "http://application.example", "").post(t.Context(), timeout, "", nil)
+			err := at(t, "http://application.example", "").Post(t.Context(), timeout, "", nil)
 			if err == nil || !strings.HasPrefix(err.Error(), "cannot connect to endpoint : "+want) {
 				t.Errorf("error %v, want %s", err, want)
 			}
@@ -160,9 +160,9 @@ func TestUnixSocket(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	path := filepath.Join(folder, "s")
 	u := &url.URL{Scheme: "http", Host: "localhost", Path: path}
-	e := New(u, "/save?a=b", "", time.Second)
+	e := New(u, "/save?a=b", "")
 	want := "cannot connect to endpoint : dial unix " + path + ": "
-	if err := e.post(t.Context(), minTimeout, "", nil); err == nil || !strings.HasPrefix(err.Error(), want) {
+	if err := e.Post(t.Context(), time.Minute, "", nil); err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	listener, err := net.Listen("unix", path)
@@ -176,7 +176,7 @@ func TestUnixSocket(t *testing.T) {
 		io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 	})
 	defer listener.Close()
-	expectError(t, e.post(t.Context(), minTimeout, "", nil), "")
+	expectError(t, e.Post(t.Context(), time.Minute, "", nil), "")
 	if got, want := <-received, "POST /save?a=b HTTP/1.1\r\nhost: localhost\r\n"; !strings.HasPrefix(got, want) {
 		t.Errorf("the request is:\n%s\nwant:\n%s", got, want)
 	}
@@ -196,7 +196,7 @@ func TestLenientAnswers(t *testing.T) {
 		" \r\nHTTP/1.1 204 No Content\r\n\r\n":                          "cannot connect to endpoint : the answer is not HTTP",
 		strings.Repeat("\r\n", maxAnswer):                               "cannot connect to endpoint : socket hang up",
 	} {
-		err := at(t, listening(t, answering(answer)), "").post(t.Context(), minTimeout, "", nil)
+		err := at(t, listening(t, answering(answer)), "").Post(t.Context(), time.Minute, "", nil)
 		if err != nil && err.Error() != want || err == nil && want != "" {
 			t.Errorf("%.60q: error %v, want %q", answer, err, want)
 		}
@@ -219,7 +219,7 @@ func TestRedirectsTo(t *testing.T) {
 	} {
 		for _, end := range []string{"\r\n", "\n"} {
 			address := listening(t, answering("HTTP/1.1 308 Permanent Redirect"+end+"Location: "+location+end+end))
-			err := at(t, address+"/a/save?secret=hunter2", "").post(t.Context(), minTimeout, "", nil)
+			err := at(t, address+"/a/save?secret=hunter2", "").Post(t.Context(), time.Minute, "", nil)
 			expectError(t, err, "flush failed with code:308")
 			want := strings.Replace(want, "http://HOST", address, 1)
 			if got := RedirectsTo(fmt.Errorf("wrapped: %w", err)); got != want {
@@ -228,7 +228,7 @@ func TestRedirectsTo(t *testing.T) {
 		}
 	}
 	created := listening(t, answering("HTTP/1.1 503 Busy\r\nLocation: /new\r\n\r\n"))
-	if got := RedirectsTo(at(t, created, "").post(t.Context(), minTimeout, "", nil)); got != "" {
+	if got := RedirectsTo(at(t, created, "").Post(t.Context(), time.Minute, "", nil)); got != "" {
 		t.Errorf("a 503 redirects to %q", got)
 	}
 	if RedirectsTo(nil) != "" || RedirectsTo(errNotHTTP) != "" {
@@ -260,7 +260,7 @@ func TestHTTPS(t *testing.T) {
 			t.Setenv(variable, value)
 			e := at(t, application.URL, "")
 			for range 2 {
-				expectError(t, e.post(t.Context(), minTimeout, "", c),
+				expectError(t, e.Post(t.Context(), time.Minute, "", c),
 					"cannot connect to endpoint : tls: failed to verify certificate: x509: certificate signed by unknown authority")
 			}
 			if err := os.WriteFile(file, authority, 0o600); err != nil {
@@ -268,7 +268,7 @@ func TestHTTPS(t *testing.T) {
 			}
 			defer os.Remove(file)
 			for range 2 {
-				expectError(t, e.post(t.Context(), minTimeout, "", c), "")
+				expectError(t, e.Post(t.Context(), time.Minute, "", c), "")
 			}
 		})
 	}

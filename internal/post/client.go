@@ -1,4 +1,6 @@
-package endpoint
+// Package post makes one POST of counts to the application, with the bytes of the
+// original's, and says what became of it. The endpoint decides which counts.
+package post
 
 import (
 	"bufio"
@@ -31,8 +33,9 @@ const (
 	maxAnswer = 256 << 10
 )
 
-// A client makes the POSTs of an Endpoint.
-type client struct {
+// A Client makes POSTs, each over a connection of its own. One goroutine at a time may
+// use it.
+type Client struct {
 	secret        string
 	target        string // of the request line
 	host          string // as the Host header has it, lower case as Node's
@@ -44,20 +47,25 @@ type client struct {
 	stale bool        // the roots in tls do not have the authority of the application's certificate
 
 	// Dial looks up the name and connects, as net.Dialer's DialContext does. It may be
-	// replaced before the first Send.
+	// replaced before the first Post.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Alive is called at the beginning of each POST with the most time that it may take.
 	// It may be nil.
 	Alive func(within time.Duration)
 }
 
-// newClient returns the client of New.
-func newClient(u *url.URL, target, secret string) client {
+// New returns a Client for the scheme (http or https), host and user of u. If u has a path,
+// it is that of the Unix socket to connect to. The request line has target. If secret is
+// not empty, it is sent with the counts. The environment's proxy settings are not consulted.
+//
+// The original sends only the path of the URL (its endReqOpts). Here target may have a
+// query, and user:password is sent as Basic authentication, since that is what the URL says.
+func New(u *url.URL, target, secret string) *Client {
 	// The zone of an IPv6 address means something on this machine only (RFC 6874), so
 	// that Apache answers 400 to a Host with one.
 	name, zone, _ := strings.Cut(u.Hostname(), "%")
 	name, port := strings.ToLower(name), u.Port()
-	c := client{secret: secret, target: target, host: name, network: "tcp", Dial: dial}
+	c := &Client{secret: secret, target: target, host: name, network: "tcp", Dial: dial}
 	if strings.Contains(name, ":") {
 		c.host = "[" + name + "]"
 	}
@@ -84,45 +92,48 @@ func newClient(u *url.URL, target, secret string) client {
 	return c
 }
 
-// A failure is why the application did not accept a POST.
-type failure struct {
-	message string // as the original's log has it
-	outcome outcome
-	written bool // the whole request was written: if outcome is not a status, the application may have saved the counts
+// A Failure is why the application did not accept a POST.
+type Failure struct {
+	Outcome Outcome
+	Written bool // the whole request was written: if Outcome is no status, the application may have saved the counts
 
+	message  string // as the original's log has it
 	location string // where a redirect leads, for RedirectsTo
 }
 
-func (f *failure) Error() string { return f.message }
+// Error returns the reason as the original's log has it.
+func (f *Failure) Error() string { return f.message }
 
 // RedirectsTo returns the URL to which the application redirects, if err is about that, or
 // else "". It leaves out user, password, query and fragment, which may be secrets.
 func RedirectsTo(err error) string {
-	if failed, ok := errors.AsType[*failure](err); ok {
+	if failed, ok := errors.AsType[*Failure](err); ok {
 		return failed.location
 	}
 	return ""
 }
 
-// An outcome is the status of the answer, or one of the constants if there was none.
-type outcome int
+// An Outcome is the status of the answer, or one of the constants if there was none.
+type Outcome int
 
 const (
-	unreachable outcome = iota // there was no connection, or the answer is not HTTP
-	cut                        // the connection was reset or closed before there was an answer
-	late                       // there was no answer in time, or the context has ended
+	Unreachable Outcome = iota // there was no connection, or the answer is not HTTP
+	Cut                        // the connection was reset or closed before there was an answer
+	Late                       // there was no answer in time, or the context has ended
 )
 
-// post makes one POST of counts, in that order, and returns nil if the
+// Post makes one POST of counts, in that order, and returns nil if the
 // application accepted them: if it answered with a status of 200 to 299. Any
-// other error is a *failure.
+// other error is a *Failure. The POST takes no longer than timeout, from the look-up of
+// the host to the status line; of this, each connection takes at most 10 seconds, and so
+// does its TLS handshake. Without an id, the request has no Idempotency-Key.
 //
 // The status line decides, whatever happens to the connection after it. The
 // original also looks at the connection, and merges back what was accepted if
 // the connection is reset after the answer. So does http.Client, which is why
 // it is not used; it would also follow a redirect with a GET, which loses the
 // hits.
-func (c *client) post(ctx context.Context, timeout time.Duration, id string, counts []hits.Count) error {
+func (c *Client) Post(ctx context.Context, timeout time.Duration, id string, counts []hits.Count) error {
 	if c.Alive != nil {
 		c.Alive(timeout)
 	}
@@ -131,39 +142,39 @@ func (c *client) post(ctx context.Context, timeout time.Duration, id string, cou
 	var status int
 	var location string
 	var written bool
-	how := unreachable
+	how := Unreachable
 	conn, raw, err := c.connect(ctx)
 	switch {
 	case err == nil:
 		status, location, written, err = c.exchange(ctx, conn, raw, id, counts)
 		if err != nil && err != errNotHTTP {
-			how = cut
+			how = Cut
 		}
 	case c.tls == nil && errors.Is(err, syscall.ECONNRESET):
-		how = cut // A reset may be seen this early, though it came after the connection.
+		how = Cut // A reset may be seen this early, though it came after the connection.
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
-		if how = late; !errors.Is(err, context.Cause(ctx)) {
+		if how = Late; !errors.Is(err, context.Cause(ctx)) {
 			err = context.Cause(ctx)
 		}
 	case err == nil && status >= 200 && status <= 299:
 		return nil
 	case err == nil:
-		failed := &failure{fmt.Sprintf("flush failed with code:%d", status), outcome(status), written, ""}
+		failed := &Failure{Outcome(status), written, fmt.Sprintf("flush failed with code:%d", status), ""}
 		if status >= 300 && status <= 399 && location != "" {
 			failed.location = c.resolve(location)
 		}
 		return failed
 	}
-	return &failure{"cannot connect to endpoint : " + reason(err), how, written, ""}
+	return &Failure{how, written, "cannot connect to endpoint : " + reason(err), ""}
 }
 
 // exchange writes the request to conn while it reads the answer, and returns the
 // answer's status, its Location, and whether the whole request was written. It closes
 // conn. A connection is used once: the application may close one that was kept at the
 // moment of the next flush.
-func (c *client) exchange(
+func (c *Client) exchange(
 	ctx context.Context, conn, raw net.Conn, id string, counts []hits.Count,
 ) (status int, location string, written bool, err error) {
 	// raw, as closing conn may wait for the other end to read TLS's close_notify.
@@ -193,7 +204,7 @@ func (c *client) exchange(
 
 // connect returns the connection to write to, and the TCP connection below it:
 // the same one, but for TLS.
-func (c *client) connect(ctx context.Context) (conn, raw net.Conn, err error) {
+func (c *Client) connect(ctx context.Context) (conn, raw net.Conn, err error) {
 	raw, err = c.Dial(ctx, c.network, c.address)
 	if err != nil || c.tls == nil {
 		return raw, raw, err
@@ -263,7 +274,7 @@ func drain(conn net.Conn, answer io.Reader) (location string) {
 }
 
 // resolve returns where a Location leads, or "" if it is no URL. An error would quote it.
-func (c *client) resolve(location string) string {
+func (c *Client) resolve(location string) string {
 	scheme := "http"
 	if c.tls != nil {
 		scheme = "https"

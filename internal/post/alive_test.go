@@ -1,4 +1,4 @@
-package endpoint
+package post
 
 import (
 	"context"
@@ -6,14 +6,11 @@ import (
 	"net"
 	"testing"
 	"time"
-
-	"pixel-ping/internal/hits"
 )
 
 // Each POST promises to end within its time, before it connects.
 func TestAlive(t *testing.T) {
 	e := at(t, "http://127.0.0.1:1/", "")
-	e.timeout = 90 * time.Second
 	var promised time.Duration
 	e.Alive = func(within time.Duration) { promised = within }
 	e.Dial = func(context.Context, string, string) (net.Conn, error) {
@@ -24,6 +21,6 @@ func TestAlive(t *testing.T) {
 		return nil, errors.New("down")
 	}
 	for range 2 {
-		e.Send(t.Context(), NewBatch([]hits.Count{{Key: "a", Hits: 1}}, nil))
+		e.Post(t.Context(), 90*time.Second, "", nil)
 	}
 }

@@ -1,0 +1,178 @@
+package endpoint
+
+import (
+	"context"
+	"time"
+
+	"pixel-ping/internal/hits"
+	"pixel-ping/internal/post"
+)
+
+const (
+	// rowRefused is how many flushes in a row are refused with the same status before the content is taken for the
+	// reason. rowDoubt is how many tries of a part in doubt fail in the same way before: an application that looks
+	// at ids would have answered the second.
+	rowRefused, rowDoubt = 3, 5
+	// maxPause is how many flushes an application is not asked again at most.
+	maxPause = 60
+	// memory is how long it is remembered what the application refuses, as applications change.
+	memory = time.Hour
+	// maxRefused is how many POSTs of a flush may be refused in a search: a key among a million takes some twenty.
+	maxRefused = 100
+)
+
+// A memo is what is remembered of the counts in a batch since a part of them was accepted.
+type memo struct {
+	outcome post.Outcome // of the last POST
+	row     int          // how many POSTs in a row had this outcome
+	late    int          // how many POSTs had no answer in time
+	pause   int          // for how many flushes the application is not asked whether it is there
+	askAt   int          // the row at which it may be asked again
+	before  int64        // how many parts of all batches were accepted before the row
+
+	search *search // under way; nil if there is none
+	vain   bool    // the last one has found nothing that is accepted
+}
+
+// Send delivers b, or goes on where an earlier Send has ended. After an error, what is left is to be sent again; if
+// b.Doubt is set, as it is. When ctx ends, Send returns at once.
+//
+// If the application seems to refuse b for its content, Send searches for the keys that are the reason, and calls
+// setAside with them before they count as done with. (The original sends the same counts again for ever.) If
+// setAside is nil, Send does not search.
+func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits.Count)) (r Report) {
+	m, ok := b.Memo.(*memo)
+	if !ok {
+		m = new(memo)
+		b.Memo = m
+	}
+	for refused := 0; !b.Done() && refused < maxRefused; {
+		if !b.Doubt {
+			b.Begin(e.next(b, m.search))
+		}
+		err := e.Post(ctx, e.timeFor(m), b.PartID(), b.Part())
+		if err == nil {
+			e.accept(b, m, setAside)
+			continue
+		}
+		f, resent := err.(*post.Failure), b.Doubt
+		r.Err, r.Answered = f, isRefusal(f.Outcome)
+		b.Doubt = resent || inDoubt(f)
+		if ctx.Err() != nil || setAside == nil {
+			break
+		}
+		e.note(m, f)
+		r.Answered = r.Answered || m.vain
+		if m.search == nil || resent || !e.explains(m.search, f) {
+			if !e.suspects(ctx, m, f, resent, &r) {
+				break
+			}
+			m.search = e.begin(b, m, f)
+		}
+		refused++
+		r.Doubled = r.Doubled || b.Doubt
+		b.Doubt = false
+		goesOn := e.narrow(m.search, f, setAside)
+		b.From, b.End = b.First, b.First
+		if !goesOn {
+			m.search, m.vain, r.Answered, r.Vain = nil, true, true, true
+			m.wait()
+			break
+		}
+	}
+	if b.Done() {
+		r.Err = nil
+	} else if !b.Doubt {
+		b.Refused()
+		if !b.Kept() {
+			m.search = nil // What is left is merged with other counts.
+		}
+	}
+	return r
+}
+
+// timeFor returns how long the next POST may take. It doubles with each time-out.
+func (e *Endpoint) timeFor(m *memo) time.Duration {
+	timeout := e.timeout
+	if m.search != nil {
+		timeout = minTimeout
+	}
+	return min(timeout<<min(m.late, 10), maxTimeout)
+}
+
+// note notes a failure.
+func (e *Endpoint) note(m *memo, f *post.Failure) {
+	if m.row == 0 || m.outcome != f.Outcome {
+		*m = memo{outcome: f.Outcome, late: m.late, before: e.accepted, search: m.search}
+	}
+	m.row++
+	if f.Outcome == post.Late {
+		m.late++
+	}
+}
+
+// suspects reports whether the application seems to refuse counts for their content. Unless the request is too
+// large, that needs several failures in a row, and that the application accepts an empty object, which suspects
+// sends: so the application is there, and the secret is right.
+func (e *Endpoint) suspects(ctx context.Context, m *memo, f *post.Failure, resent bool, r *Report) bool {
+	if tooLarge(f) && !resent {
+		return true
+	}
+	if !mayBeContent(f.Outcome) {
+		return false
+	}
+	row := rowDoubt
+	if isRefusal(f.Outcome) && !resent {
+		row = rowRefused
+		if e.hasFound(f.Outcome) {
+			row = 1
+		}
+	}
+	if m.row < max(row, m.askAt) {
+		return false
+	}
+	if err := e.Post(ctx, minTimeout, "", nil); err != nil {
+		m.vain, r.Answered, r.Forbidden = false, false, forbidden(err.(*post.Failure))
+		m.wait()
+		return false
+	}
+	if f.Outcome == 401 {
+		m.wait()
+		return false
+	}
+	return true
+}
+
+// wait leaves the application alone with the question for 1, 2, 4 and up to 60 flushes.
+func (m *memo) wait() {
+	m.pause = min(max(1, 2*m.pause), maxPause)
+	m.askAt = m.row + 1 + m.pause
+}
+
+// isRefusal reports whether an outcome is an answer of the application: no proxy says so without one. (520 to 524
+// are those of a CDN.)
+func isRefusal(o post.Outcome) bool {
+	return o >= 100 && o != 502 && o != 503 && o != 504 && (o < 520 || o > 524)
+}
+
+// mayBeContent reports whether the content of a request may be the reason of its outcome. 401 is never, but the
+// secret may be, and so the question is worth while.
+func mayBeContent(o post.Outcome) bool {
+	switch o {
+	case post.Cut, post.Late, 503, 504:
+		return true
+	case 407, 408, 409, 425, 429:
+		return false
+	}
+	return isRefusal(o)
+}
+
+// inDoubt reports whether the application may have saved the counts.
+func inDoubt(f *post.Failure) bool { return f.Written && !isRefusal(f.Outcome) }
+
+// tooLarge reports whether the request is too large. Some servers cut the connection in place of answering with
+// 413.
+func tooLarge(f *post.Failure) bool { return f.Outcome == 413 || f.Outcome == post.Cut && !f.Written }
+
+// forbidden reports whether the application refuses the secret, or the user and password.
+func forbidden(f *post.Failure) bool { return f.Outcome == 401 || f.Outcome == 403 }

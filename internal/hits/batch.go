@@ -1,0 +1,145 @@
+package hits
+
+import (
+	"cmp"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"pixel-ping/internal/journal"
+	"pixel-ping/internal/node"
+)
+
+// A Batch is counts on their way to the application. They do not change. They are sent as a whole, or in parts. A
+// part is a run of keys in the order of their sizes in the body, smallest first; positions are positions in that
+// order, of all keys. A part that the application may have saved is sent again as it is, under the same id.
+//
+// A Batch belongs to the goroutine that flushes.
+type Batch struct {
+	List []Count // in the order of the keys' bytes
+
+	// Progress says which keys are done with (accepted, set aside or dropped), and which part is under way.
+	journal.Progress
+
+	Memo any // what the endpoint remembers of the counts; it goes with them if they are merged back
+
+	id    string
+	file  *journal.File // nil if the counts are in memory only
+	store *Store
+
+	order, sizes []int32 // of the keys as indexes of List, and their sizes; nil until they are needed
+}
+
+// newBatch returns a batch of list, which file has; it may be nil.
+func (s *Store) newBatch(list []Count, file *journal.File) *Batch {
+	b := &Batch{List: list, file: file, store: s}
+	if file != nil {
+		b.id = file.ID
+	} else {
+		b.id = rand.Text()
+	}
+	return b
+}
+
+// CommaSize is the size of a comma in the body.
+const CommaSize = len("%2C")
+
+// index returns the index in List of the key at a position.
+func (b *Batch) index(position int) int {
+	if b.order == nil {
+		b.order, b.sizes = make([]int32, len(b.List)), make([]int32, len(b.List))
+		var buf []byte
+		for i, count := range b.List {
+			buf = strconv.AppendInt(node.AppendJSONForm(buf[:0], count.Key), count.Hits, 10)
+			b.order[i], b.sizes[i] = int32(i), int32(len(buf)+len("%3A")+CommaSize)
+		}
+		slices.SortFunc(b.order, func(i, j int32) int {
+			return cmp.Or(cmp.Compare(b.sizes[i], b.sizes[j]), cmp.Compare(i, j))
+		})
+	}
+	return int(b.order[position])
+}
+
+// Size returns what the key at a position takes in the body, with its count and a comma.
+func (b *Batch) Size(position int) int64 {
+	i := b.index(position)
+	return int64(b.sizes[i])
+}
+
+// Between returns the counts from one position to another that are not done with, in the order of the keys' bytes.
+func (b *Batch) Between(first, end int) []Count {
+	if first == 0 && end == len(b.List) && b.Skip == 0 {
+		return b.List
+	}
+	indexes := make([]int, 0, end-first)
+	for position := first; position < end; position++ {
+		if position != b.Skip || position == 0 {
+			indexes = append(indexes, b.index(position))
+		}
+	}
+	slices.Sort(indexes)
+	list := make([]Count, len(indexes))
+	for i, index := range indexes {
+		list[i] = b.List[index]
+	}
+	return list
+}
+
+// Left returns the counts that are not done with.
+func (b *Batch) Left() []Count { return b.Between(b.First, len(b.List)) }
+
+// Done reports whether nothing is left.
+func (b *Batch) Done() bool { return b.First == len(b.List) }
+
+// Kept reports whether the journal has the batch.
+func (b *Batch) Kept() bool { return b.file != nil }
+
+// Part returns the counts of the part under way.
+func (b *Batch) Part() []Count { return b.Between(b.From, b.End) }
+
+// PartID returns the id of the part under way: that of the batch if it is the whole.
+func (b *Batch) PartID() string {
+	if b.From == 0 && b.End == len(b.List) {
+		return b.id
+	}
+	return fmt.Sprintf("%s.%d-%d", b.id, b.From, b.End)
+}
+
+// Begin begins a part, or sends it again. A journal stores that first.
+func (b *Batch) Begin(from, end int) {
+	b.From, b.End, b.Doubt = from, end, false
+	b.keep(true)
+}
+
+// Refused says that the part under way was not accepted, and that it is not in doubt. It stays the part under way: in
+// spite of what it says, the application may have saved it, and then it knows the id.
+func (b *Batch) Refused() { b.keep(false) }
+
+// keep stores the progress in the journal's file.
+func (b *Batch) keep(doubt bool) {
+	if b.file != nil {
+		p := b.Progress
+		p.Sent, p.Doubt = true, doubt
+		b.store.fail(b.file.SetProgress(p), "counts may be lost or counted twice if the process is killed")
+	}
+}
+
+// Accepted says that the application has accepted the part under way.
+func (b *Batch) Accepted() {
+	if b.From > b.First {
+		b.store.gone(b.Part())
+		b.Skip, b.From, b.End, b.Doubt = b.From, b.First, b.First, false
+		return
+	}
+	b.Finish(b.End)
+}
+
+// Finish says that the keys before a position are done with.
+func (b *Batch) Finish(end int) {
+	b.store.gone(b.Between(b.First, end))
+	if b.Skip > 0 && b.Skip <= end {
+		end, b.Skip = max(end, b.Skip+1), 0
+	}
+	b.First, b.From, b.End, b.Doubt = end, end, end, false
+}

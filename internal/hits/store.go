@@ -1,0 +1,465 @@
+package hits
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"pixel-ping/internal/journal"
+	"pixel-ping/internal/stats"
+)
+
+const (
+	// maxOut is how many batches may be out: one that is refused again and again, and the one behind it.
+	maxOut = 2
+	// asideShare is the part of the memory for keys that those may take which the application refuses: clients who
+	// send such keys leave room for others.
+	asideShare = 8
+	// asideTime is how long keys are set aside, as applications change.
+	asideTime = time.Hour
+)
+
+// A Store counts hits, and holds the batches that are not delivered yet. A count is in exactly one place: it is
+// being counted, in one batch, or set aside.
+//
+// The original's store is a JavaScript object. It never counts the key __proto__, and the count of constructor
+// begins with source code; here they are keys like any other. The original's store has no limit, so that clients
+// who invent keys use up the memory.
+//
+// Record, Full, Stats and JournalError may be called by many goroutines at once; the other methods belong to the
+// one goroutine that flushes.
+type Store struct {
+	Recovered []Count // what Open has found, sorted by the bytes of the keys
+
+	limit   int64         // bytes that live and loose may take
+	full    chan struct{} // receives a value when there is no more room
+	journal *journal.Journal
+
+	failing  sync.Mutex
+	failures []error // what went wrong in the journal, and was not returned by JournalError
+
+	mu     sync.Mutex
+	live   Counts     // what was counted since the last batch; with a journal, what is in its live file
+	loose  Counts     // with a journal, what is in memory only
+	faulty bool       // the live file had a fault: live does not change any more, and hits go to loose
+	held   int64      // the cost of live and loose, in bytes
+	out    int64      // the cost of what is left of the batches
+	stats  stats.Hits // but for Keys, which are those of what is left of the batches
+	asked  bool       // full was sent a value, and no batch was delivered since
+
+	aside     Counts    // keys that the application refuses
+	asideHeld int64     // their cost, in bytes
+	since     time.Time // when the first of them was set aside
+
+	batches []*Batch // those that are out, in the order in which they were sealed
+	memo    any      // of the batch that was merged back last
+}
+
+// NewStore returns an empty Store. The keys that are counted may take limit bytes of memory, and all that are held
+// twice as much.
+func NewStore(limit int64) *Store {
+	return &Store{limit: limit, full: make(chan struct{}, 1), live: make(Counts), aside: make(Counts)}
+}
+
+// Open returns a Store as NewStore does. Unless dir is empty, the Store keeps its counts in the journal in that
+// directory, and goes on with those that an earlier process left there. Open calls tell with a line about each of
+// the journal's files that cannot be used. Its errors are those of journal.Open.
+func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
+	s := NewStore(limit)
+	if dir == "" {
+		return s, nil
+	}
+	j, live, sealed, err := journal.Open(dir, tell)
+	if err != nil {
+		return nil, err
+	}
+	s.journal, s.loose = j, make(Counts)
+	if live != nil {
+		s.live = live
+	}
+	recovered := s.read(s.live)
+	s.held, s.stats.Pending = cost(recovered...), Sum(recovered)
+	for _, file := range sealed {
+		b := s.newBatch(file.Records, file)
+		b.Progress = file.Progress
+		s.send(b)
+		s.stats.Pending += Sum(b.Left())
+	}
+	s.Recovered = s.List()
+	return s, nil
+}
+
+// send adds a batch to those that are out.
+func (s *Store) send(b *Batch) {
+	left := b.Left()
+	s.stats.Keys += int64(len(left))
+	s.out += cost(left...)
+	s.batches = append(s.batches, b)
+}
+
+// Record adds a hit to key (the original's record). It does not keep key: it stores a new key as a copy, and
+// allocates nothing for a known one. If there is no room for a new key, Record refuses the hit and sends a value to
+// Full.
+func (s *Store) Record(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.known(key, 1) {
+		held := s.held + cost(Count{Key: key})
+		if held > s.limit || held+s.out > 2*s.limit {
+			s.refuse()
+			return
+		}
+		s.insert(strings.Clone(key), 1)
+	}
+	s.stats.Pending++
+	s.stats.Recorded++
+}
+
+// known adds hits to a key that is counted, and reports whether it is.
+func (s *Store) known(key string, hits int64) bool {
+	n := s.live[key]
+	if s.journal != nil {
+		if n != nil && !s.faulty {
+			if journal.Add(n, hits) {
+				return true
+			}
+			s.fault(s.journal.Fault())
+		}
+		n = s.loose[key]
+	}
+	if n != nil {
+		*n += hits
+	}
+	return n != nil
+}
+
+// insert adds a new key, in memory only if the journal has no room.
+func (s *Store) insert(key string, hits int64) {
+	s.held += cost(Count{Key: key})
+	if s.journal == nil {
+		s.live[key] = &hits
+		return
+	}
+	if !s.faulty {
+		n, err := s.journal.Add(key, hits)
+		if err == nil {
+			s.live[key] = n
+			return
+		}
+		s.fault(err)
+	}
+	s.loose[key] = &hits
+}
+
+// fault says why hits are not in the journal. After a fault in the mapped memory, what the live file has is
+// delivered as it is, and no file is used any more.
+func (s *Store) fault(err error) {
+	s.fail(err, "new keys are counted in memory only, and are lost if the process is killed")
+	s.faulty = errors.Is(err, journal.ErrFault)
+}
+
+// refuse counts a refused hit, and asks for a flush through Full. It does not ask again until a batch is delivered:
+// while the application is down, it would ask at each hit.
+func (s *Store) refuse() {
+	s.stats.Refused++
+	if !s.asked && s.held > 0 {
+		s.asked = true
+		select {
+		case s.full <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Full returns a channel that receives a value when there is no more room for new keys.
+func (s *Store) Full() <-chan struct{} { return s.full }
+
+// Stats returns what the Store counts.
+func (s *Store) Stats() stats.Hits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.stats
+	all.Keys += int64(len(s.live) + len(s.loose))
+	return all
+}
+
+// Pending returns the number of hits that are to be delivered.
+func (s *Store) Pending() int64 { return s.Stats().Pending }
+
+// Keeps reports whether the Store has a journal.
+func (s *Store) Keeps() bool { return s.journal != nil }
+
+// JournalError returns the first thing that went wrong in the journal and that it has not returned yet, or nil.
+func (s *Store) JournalError() (err error) {
+	s.failing.Lock()
+	defer s.failing.Unlock()
+	if len(s.failures) > 0 {
+		err, s.failures = s.failures[0], s.failures[1:]
+	}
+	return err
+}
+
+// fail notes an error, unless err is nil, for JournalError.
+func (s *Store) fail(err error, consequence string) {
+	if err == nil {
+		return
+	}
+	err = fmt.Errorf("%w; %s", err, consequence)
+	s.failing.Lock()
+	defer s.failing.Unlock()
+	if !slices.ContainsFunc(s.failures, func(other error) bool { return other.Error() == err.Error() }) {
+		s.failures = append(s.failures, err)
+	}
+}
+
+// gone says that a list is done with.
+func (s *Store) gone(list []Count) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Keys -= int64(len(list))
+	s.out -= cost(list...)
+	s.stats.Pending -= Sum(list)
+}
+
+// List copies the counts and leaves them in the Store. It returns them sorted by the bytes of their keys. A hit
+// that comes meanwhile may be missing.
+func (s *Store) List() []Count {
+	var all []Count
+	for _, b := range s.batches {
+		all = append(all, b.Left()...)
+	}
+	s.mu.Lock()
+	for _, counts := range []Counts{s.live, s.loose} {
+		all = slices.Grow(all, len(counts))
+		seen := 0
+		for key, n := range counts {
+			if hits, ok := journal.Load(n); ok {
+				all = append(all, Count{Key: key, Hits: hits})
+			}
+			if seen++; seen%500 == 0 { // Hits are recorded meanwhile.
+				s.mu.Unlock()
+				s.mu.Lock()
+			}
+		}
+	}
+	s.mu.Unlock()
+	return merged(all)
+}
+
+// merged sorts a list by the bytes of the keys, and adds up the counts of the same key.
+func merged(list []Count) []Count {
+	slices.SortFunc(list, byKey)
+	n := 0
+	for _, count := range list {
+		if n > 0 && list[n-1].Key == count.Key {
+			list[n-1].Hits += count.Hits
+			continue
+		}
+		list[n] = count
+		n++
+	}
+	return list[:n]
+}
+
+// Batch returns a batch that is out, the one at index 0 is the oldest, or nil.
+func (s *Store) Batch(i int) *Batch {
+	if i >= len(s.batches) {
+		return nil
+	}
+	return s.batches[i]
+}
+
+// Seal makes a batch of what was counted since the last one (the original's reset), and another one of what is in
+// memory only though there is a journal. They go out behind the others, unless two are out and always is false. Hits
+// are recorded meanwhile: they wait only for the exchange of the maps.
+//
+// Keys that are set aside already do not go out: Seal calls setAside with them, which calls SetAside.
+func (s *Store) Seal(setAside func(list []Count), always bool) {
+	if len(s.batches) >= maxOut && !always {
+		return
+	}
+	if s.journal != nil {
+		s.journal.Prepare()
+	}
+	s.mu.Lock()
+	live, loose, file := s.live, s.loose, (*journal.File)(nil)
+	if s.journal != nil {
+		file, s.loose = s.journal.Seal(), make(Counts)
+	}
+	s.live, s.held = make(Counts), 0
+	s.mu.Unlock()
+	s.seal(live, file, setAside)
+	s.seal(loose, nil, setAside)
+}
+
+// seal makes a batch of counts that file has; it may be nil.
+func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Count)) {
+	list := s.read(counts)
+	var aside []Count
+	if len(s.aside) > 0 {
+		list = slices.DeleteFunc(list, func(count Count) bool {
+			if s.aside[count.Key] == nil {
+				return false
+			}
+			aside = append(aside, count)
+			return true
+		})
+	}
+	if len(aside) > 0 {
+		// The file must not have them when its first POST is made: the same id always comes with the same counts.
+		setAside(aside)
+		for _, count := range aside {
+			journal.Add(counts[count.Key], -count.Hits)
+		}
+		s.mu.Lock()
+		s.stats.Pending -= Sum(aside)
+		s.mu.Unlock()
+	}
+	b := s.newBatch(list, file)
+	if len(list) == 0 {
+		s.Forget(b)
+		return
+	}
+	b.Memo, s.memo = s.memo, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.send(b)
+}
+
+// read returns the counts sorted by the bytes of their keys. It may read a file.
+func (s *Store) read(counts Counts) []Count {
+	if s.journal == nil {
+		return counts.List()
+	}
+	list, lost := make([]Count, 0, len(counts)), 0
+	for key, n := range counts {
+		if hits, ok := journal.Load(n); ok && hits > 0 {
+			list = append(list, Count{Key: key, Hits: hits})
+		} else {
+			lost++
+		}
+	}
+	if lost > 0 {
+		s.fail(s.journal.Fault(), fmt.Sprintf("the hits of %d keys are lost", lost))
+	}
+	slices.SortFunc(list, byKey)
+	return list
+}
+
+// Forget ends the use of a batch, which is delivered or dropped.
+func (s *Store) Forget(b *Batch) {
+	b.Finish(len(b.List))
+	s.batches = slices.DeleteFunc(s.batches, func(other *Batch) bool { return other == b })
+	if b.file != nil {
+		s.fail(b.file.Remove(), "a batch that is done with can not be deleted, and may be sent again after the next start")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = s.asked && len(b.List) == 0
+}
+
+// Merge adds what is left of a batch to the counts since then (the original's merge). The batch is in no journal,
+// and not in doubt. Merge refuses nothing, even if there is no room. It locks for each key anew, so that hits are
+// recorded meanwhile.
+func (s *Store) Merge(b *Batch) {
+	s.memo = b.Memo
+	s.batches = slices.DeleteFunc(s.batches, func(other *Batch) bool { return other == b })
+	for _, count := range b.Left() {
+		s.mu.Lock()
+		s.stats.Keys--
+		s.out -= cost(count)
+		if !s.known(count.Key, count.Hits) {
+			s.insert(count.Key, count.Hits)
+		}
+		s.mu.Unlock()
+	}
+	b.First = len(b.List)
+}
+
+// SetAside holds counts that the application refuses. It returns the number of hits for which there is no room, and
+// which it drops.
+func (s *Store) SetAside(list []Count) (dropped int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.aside) == 0 {
+		s.since = time.Now()
+	}
+	for _, count := range list {
+		held := s.asideHeld + cost(count)
+		switch n := s.aside[count.Key]; {
+		case n != nil:
+			*n += count.Hits
+		case held > s.limit/asideShare:
+			dropped += count.Hits
+			continue
+		default:
+			s.aside[count.Key], s.asideHeld = &count.Hits, held
+		}
+		s.stats.Aside += count.Hits
+	}
+	s.stats.Dropped += dropped
+	return dropped
+}
+
+// Retry merges the keys that are set aside with the others, if an hour has passed.
+func (s *Store) Retry() {
+	if len(s.aside) > 0 && time.Since(s.since) >= asideTime {
+		s.Merge(s.SealAside())
+	}
+}
+
+// SealAside makes a batch of the keys that are set aside, which are so no longer, or returns nil.
+func (s *Store) SealAside() *Batch {
+	if len(s.aside) == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.newBatch(s.aside.List(), nil)
+	s.aside, s.asideHeld, s.stats.Aside = make(Counts), 0, 0
+	s.stats.Pending += Sum(b.List)
+	s.send(b)
+	return b
+}
+
+// Doubtful returns how many hits are held that the application may have saved.
+func (s *Store) Doubtful() (n int64) {
+	for _, b := range s.batches {
+		if b.Doubt {
+			n += Sum(b.Part())
+		}
+	}
+	return n
+}
+
+// Close ends the use of the Store. It returns the counts that the journal keeps for the next process, and those
+// that are lost, both sorted by the bytes of their keys. It is not called while hits are recorded.
+func (s *Store) Close() (kept, lost []Count) {
+	for _, b := range slices.Clone(s.batches) {
+		if b.file == nil && !b.Doubt { // In a file, a batch in doubt would come back under another id.
+			s.Merge(b)
+		}
+	}
+	loose := s.loose
+	s.loose = make(Counts)
+	for key, n := range loose { // The journal may have room by now.
+		s.insert(key, *n)
+	}
+	var file *journal.File
+	if s.journal != nil {
+		file = s.journal.Seal()
+		defer s.journal.Close()
+	}
+	last, rest := s.newBatch(s.read(s.live), file), s.newBatch(s.loose.List(), nil)
+	for _, b := range append(s.batches, last, rest) {
+		if b.file != nil && !b.file.Lost() {
+			kept = append(kept, b.Left()...)
+		} else {
+			lost = append(lost, b.Left()...)
+		}
+	}
+	return merged(kept), merged(lost)
+}
