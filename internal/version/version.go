@@ -8,7 +8,7 @@ import (
 
 // Number is the only place that has the version: the scripts that make packages read
 // it here.
-const Number = "1.1.1"
+const Number = "1.2.0"
 
 // Line returns what --version prints: the line of the original, and the
 // commit where the build knows it. info is what debug.ReadBuildInfo returned; the
