@@ -60,7 +60,7 @@ ListenStream=/run/pixel-ping.sock
 	t.Run("a configuration that is refused, with the socket enabled", func(t *testing.T) {
 		m.configure(t, map[string]any{"host": "localhost", "interval": "often"})
 		m.run(t, "rm -r /etc/systemd/system/pixel-ping.socket.d; systemctl daemon-reload; systemctl start pixel-ping.socket")
-		m.command("curl", "-s", "http://localhost:9187/pixel.gif").Run() // which systemd refuses in the end
+		m.command("curl", "-s", "-m", "10", "http://localhost:9187/pixel.gif").Run() // which systemd refuses in the end
 		if err := waitFor(func() error {
 			text, err := m.command("systemctl", "is-failed", "pixel-ping.socket").CombinedOutput()
 			if err != nil {
