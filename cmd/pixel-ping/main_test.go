@@ -84,7 +84,8 @@ func (d *process) address() string {
 func (d *process) hit(t *testing.T, queries ...string) {
 	t.Helper()
 	for _, query := range queries {
-		answer, err := http.Get(d.url + "?" + query)
+		// Not every machine has a hosts file that knows localhost.
+		answer, err := http.Get(strings.Replace(d.url, "//localhost:", "//127.0.0.1:", 1) + "?" + query)
 		if err != nil {
 			t.Fatal(err)
 		}
