@@ -57,9 +57,27 @@ ListenStream=/run/pixel-ping.sock
 	t.Run("a port in the configuration is ignored, with a line", func(t *testing.T) {
 		m.said(t, "^pixel-ping: .*port.* ignored")
 	})
+	t.Run("systemctl stop with the socket enabled", func(t *testing.T) {
+		app := newApplication(t)
+		m.configure(t, map[string]any{"endpoint": app.url(m)})
+		m.run(t, "rm -r /etc/systemd/system/pixel-ping.socket.d; systemctl daemon-reload")
+		m.run(t, "systemctl start pixel-ping.socket; systemctl start pixel-ping")
+		if said := m.run(t, "systemctl stop pixel-ping"); !strings.Contains(said, "pixel-ping.socket") {
+			t.Errorf("the stop does not name the socket:\n%s", said)
+		}
+		m.checkState(t, "inactive")
+		m.hit(t, "a") // starts it
+		m.checkState(t, "active")
+		m.run(t, "systemctl stop pixel-ping.socket pixel-ping")
+		m.checkState(t, "inactive")
+		if got := app.received(t)["a"]; got != 1 {
+			t.Errorf("%d hits are delivered, want 1", got)
+		}
+	})
+	// The last one: for two seconds after it, systemd starts nothing for a connection.
 	t.Run("a configuration that is refused, with the socket enabled", func(t *testing.T) {
 		m.configure(t, map[string]any{"host": "localhost", "interval": "often"})
-		m.run(t, "rm -r /etc/systemd/system/pixel-ping.socket.d; systemctl daemon-reload; systemctl start pixel-ping.socket")
+		m.run(t, "systemctl start pixel-ping.socket")
 		m.command("curl", "-s", "-m", "10", "http://localhost:9187/pixel.gif").Run() // which systemd refuses in the end
 		if err := waitFor(func() error {
 			text, err := m.command("systemctl", "is-failed", "pixel-ping.socket").CombinedOutput()
@@ -73,22 +91,5 @@ ListenStream=/run/pixel-ping.sock
 		m.configure(t, map[string]any{"host": "localhost"})
 		m.run(t, "systemctl restart pixel-ping; systemctl is-active pixel-ping.socket")
 		m.hit(t, "a") // at an address that is not localhost's
-		m.run(t, "systemctl stop pixel-ping.socket pixel-ping")
-	})
-	t.Run("systemctl stop with the socket enabled", func(t *testing.T) {
-		app := newApplication(t)
-		m.configure(t, map[string]any{"endpoint": app.url(m)})
-		m.run(t, "systemctl start pixel-ping.socket; systemctl start pixel-ping")
-		if said := m.run(t, "systemctl stop pixel-ping"); !strings.Contains(said, "pixel-ping.socket") {
-			t.Errorf("the stop does not name the socket:\n%s", said)
-		}
-		m.checkState(t, "inactive")
-		m.hit(t, "a") // starts it
-		m.checkState(t, "active")
-		m.run(t, "systemctl stop pixel-ping.socket pixel-ping")
-		m.checkState(t, "inactive")
-		if got := app.received(t)["a"]; got != 1 {
-			t.Errorf("%d hits are delivered, want 1", got)
-		}
 	})
 }
