@@ -310,7 +310,7 @@ func TestStopDuringTheStart(t *testing.T) {
 	<-asked
 	began := time.Now()
 	cancel()
-	if got, took := <-status, time.Since(began); got != 0 || took > time.Second {
+	if got, took := <-status, time.Since(began); got != 0 || took > 4*time.Second { // the look-up ends after 5
 		t.Errorf("exit status %d after %v, want 0 at once", got, took)
 	}
 }
