@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os/user"
 	"time"
 
 	"pixel-ping/internal/arguments"
@@ -191,6 +193,11 @@ func (d *daemon) load() (conf config.Config, certificate *cert.Certificate, err 
 		}
 		machine := memory.ThisMachine()
 		warnings = append(warnings, machine.Fit(&conf.MaxMemory, &conf.MaxConnections, server.DefaultConnections)...)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		if self, unknown := user.Current(); unknown == nil {
+			err = fmt.Errorf("%w for the user %s", err, self.Username)
+		}
 	}
 	for _, warning := range warnings {
 		d.tell(warning)

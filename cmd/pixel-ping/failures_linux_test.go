@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"pixel-ping/internal/rig"
 )
 
 // keysOverFull is three times as many keys of 16 kB as a new journal has room for when
@@ -73,5 +76,27 @@ func TestFullJournalIsDelivered(t *testing.T) {
 	}
 	if keys != keysOverFull {
 		t.Errorf("%d keys are delivered, want %d", keys, keysOverFull)
+	}
+}
+
+// A start and a check warn of settings that need more memory than there is.
+func TestMoreThanTheMachineHas(t *testing.T) {
+	t.Parallel()
+	const much = 1 << 30 // megabytes, or connections
+	values := map[string]any{"port": rig.FreePort(t), "maxmemory": much, "maxconnections": much}
+	output := rig.NewOutput()
+	if status := rig.Start(t, command("--check", settings(t, values)), output, output).Wait(t); status != 0 {
+		t.Errorf("exit status %d, want 0", status)
+	}
+	delete(values, "maxconnections") // or a start would also warn that there are no files for them
+	for what, said := range map[string]string{
+		"a check of maxmemory":      output.String(),
+		"a check of maxconnections": output.String(),
+		"a start with maxmemory":    start(t, values).log.String(),
+	} {
+		setting := what[strings.LastIndex(what, " ")+1:]
+		if !regexp.MustCompile(`\.json: ` + setting + `: .* but this process may use \d+ MB in all`).MatchString(said) {
+			t.Errorf("%s does not warn; it says:\n%s", what, said)
+		}
 	}
 }

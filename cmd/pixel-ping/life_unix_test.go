@@ -299,7 +299,8 @@ func TestHealth(t *testing.T) {
 		output := rig.NewOutput()
 		began := time.Now()
 		status = rig.Start(t, command("--health", path), output, output).Wait(t)
-		if took := time.Since(began); took > 3*time.Second {
+		// Within 3 seconds; on a busy machine the start of a test binary takes some as well.
+		if took := time.Since(began); took > 6*time.Second {
 			t.Errorf("--health takes %v", took)
 		}
 		return status, output.String()

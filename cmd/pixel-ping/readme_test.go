@@ -112,7 +112,7 @@ func TestReadmeOpensThePageOfTheReceiver(t *testing.T) {
 	lines := strings.SplitN(session, "\n", 3)
 	for name, want := range map[string]string{
 		"internal/rig/run/main.go":            `fmt.Println("` + lines[1] + `")`,
-		"testdata/recipes/receiver/main.go":   `"localhost:9188"`,
+		"testdata/recipes/receiver/main.go":   `"127.0.0.1:9188"`,
 		"testdata/recipes/receiver/page.html": "<button ",
 	} {
 		file, err := os.ReadFile(filepath.Join(top, name))

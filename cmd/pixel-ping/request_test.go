@@ -154,8 +154,8 @@ func TestKeptConnection(t *testing.T) {
 
 func TestLocalhostIsBoundOnEveryAddress(t *testing.T) {
 	addresses, err := net.LookupHost("localhost")
-	if err != nil {
-		t.Fatal(err)
+	if err != nil { // without a hosts file
+		addresses = []string{"127.0.0.1", "::1"}
 	}
 	d := start(t, map[string]any{"host": "localhost"})
 	u, err := url.Parse(d.url)

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -40,20 +42,35 @@ func writeFor(t *testing.T, path, text string, mode os.FileMode) {
 	}
 }
 
+// serviceID is the number of the service's user: nobody.
+const serviceID = 65534
+
 // asTheService returns a command that runs the daemon in a folder of serviceFolder as a
 // user who is not root.
 func asTheService(folder string, args ...string) *exec.Cmd {
 	cmd := command(args...)
 	cmd.Path, cmd.Dir = filepath.Join(folder, "program"), folder
 	if os.Geteuid() == 0 {
-		const nobody = 65534
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: serviceID, Gid: serviceID}}
 	}
 	return cmd
 }
 
-// A check sees what its user sees: a journal in which it may make no files, and a key
-// that it may not read, are refused.
+// serviceUser returns the name of the user of asTheService.
+func serviceUser(t *testing.T) string {
+	t.Helper()
+	self, err := user.Current()
+	if os.Geteuid() == 0 {
+		self, err = user.LookupId(fmt.Sprint(serviceID))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return self.Username
+}
+
+// A check sees what its user sees: a journal in which it may make no files, and a key or
+// a configuration that it may not read, are refused.
 func TestCheckAsTheService(t *testing.T) {
 	t.Parallel()
 	folder := serviceFolder(t)
@@ -70,16 +87,23 @@ func TestCheckAsTheService(t *testing.T) {
 	if err := os.Chmod(journal, 0o555); err != nil {
 		t.Fatal(err)
 	}
+	denied := "permission denied for the user " + serviceUser(t)
+	configs := map[string]string{"unreadable.json": denied}
+	writeFor(t, filepath.Join(folder, "unreadable.json"), `{"port": 1, "interval": 1}`, 0)
 	for text, want := range map[string]string{
 		`"journal": "journal"`:                       "journal journal: permission denied",
 		`"journal": "journal/made/"`:                 "journal journal/made/: permission denied",
-		`"sslcert": "cert.pem", "sslkey": "key.pem"`: "sslkey key.pem: permission denied",
+		`"sslcert": "cert.pem", "sslkey": "key.pem"`: "sslkey key.pem: " + denied,
 	} {
-		writeFor(t, filepath.Join(folder, "config.json"), `{"port": 1, "interval": 1, `+text+`}`, 0o644)
+		config := fmt.Sprint(len(configs), ".json")
+		writeFor(t, filepath.Join(folder, config), `{"port": 1, "interval": 1, `+text+`}`, 0o644)
+		configs[config] = want
+	}
+	for config, want := range configs {
 		output := rig.NewOutput()
-		status := rig.Start(t, asTheService(folder, "--check", "config.json"), output, output).Wait(t)
-		if want := "pixel-ping: config.json: " + want + "\n"; status != 1 || output.String() != want {
-			t.Errorf("%s: exit status %d, %q, want 1 and %q", text, status, output, want)
+		status := rig.Start(t, asTheService(folder, "--check", config), output, output).Wait(t)
+		if want := "pixel-ping: " + config + ": " + want + "\n"; status != 1 || output.String() != want {
+			t.Errorf("exit status %d, %q, want 1 and %q", status, output, want)
 		}
 	}
 }

@@ -72,7 +72,7 @@ func dial(ctx context.Context, host string, port int, socket string) (conn net.C
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
 	hosts := []string{host}
-	if ip, err := netip.ParseAddr(cmp.Or(host, "::")); err == nil && ip.IsUnspecified() {
+	if ip, err := netip.ParseAddr(cmp.Or(host, "::")); host == "localhost" || err == nil && ip.IsUnspecified() {
 		hosts = []string{"127.0.0.1", "::1"} // either may be missing on a machine
 	}
 	for _, host := range hosts {

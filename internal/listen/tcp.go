@@ -83,6 +83,10 @@ func resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.IPv6Unspecified()}, nil // the system lets it accept IPv4, too
 	}
 	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil && host == "localhost" {
+		// It is known everywhere (RFC 6761), also without a hosts file, which a new root lacks.
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("host: %q is not known (%w)", host, Explain(err, 0))
 	}

@@ -59,6 +59,18 @@ func TestService(t *testing.T) {
 			}
 		}
 	})
+	t.Run("localhost without a hosts file", func(t *testing.T) {
+		before := m.read(t, configPath)
+		m.configure(t, map[string]any{"host": "localhost", "endpoint": "http://localhost:1/"})
+		m.run(t, "mv /etc/hosts /root; systemctl restart pixel-ping; pixel-ping --health "+configPath)
+		for _, address := range []string{"127.0.0.1", "[::1]"} {
+			m.run(t, fmt.Sprintf("curl -sSf -o /dev/null 'http://%s:9187/pixel.gif'", address))
+		}
+		m.run(t, "systemctl kill -s USR2 pixel-ping")
+		m.said(t, "ECONNREFUSED")
+		m.write(t, configPath, before)
+		m.run(t, "mv /root/hosts /etc; systemctl restart pixel-ping")
+	})
 	t.Run("SIGUSR2 flushes", func(t *testing.T) {
 		m.run(t, "curl -sSf -o /dev/null 'http://localhost:9187/pixel.gif?key=a'; systemctl kill -s USR2 pixel-ping")
 		if got, want := app.Body(t), "json=%7B%22a%22%3A1%7D&secret=swordfish"; got != want {

@@ -66,12 +66,9 @@ func newApplication(t *testing.T) application {
 	return a
 }
 
-// saved is the answer to a flush whose counts are saved.
-const saved = "HTTP/1.1 204 No Content\r\n\r\n"
-
 // accept makes the application save what it receives, and refuse makes it answer with
 // an error.
-func (a application) accept() { a.SetAnswer(rig.Answer(saved)) }
+func (a application) accept() { a.SetAnswer(rig.Answer("HTTP/1.1 204 No Content\r\n\r\n")) }
 func (a application) refuse() {
 	a.SetAnswer(rig.Answer("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"))
 }

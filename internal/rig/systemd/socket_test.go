@@ -3,6 +3,7 @@
 package systemd
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -72,5 +73,23 @@ ListenStream=/run/pixel-ping.sock
 		if got := app.received(t)["a"]; got != 1 {
 			t.Errorf("%d hits are delivered, want 1", got)
 		}
+	})
+	// The last one: for two seconds after it, systemd starts nothing for a connection.
+	t.Run("a configuration that is refused, with the socket enabled", func(t *testing.T) {
+		m.configure(t, map[string]any{"host": "localhost", "interval": "often"})
+		m.run(t, "systemctl start pixel-ping.socket")
+		m.command("curl", "-s", "-m", "10", "http://localhost:9187/pixel.gif").Run() // which systemd refuses in the end
+		if err := waitFor(func() error {
+			text, err := m.command("systemctl", "is-failed", "pixel-ping.socket").CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("systemd does not give the socket up: it is %s", text)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		m.configure(t, map[string]any{"host": "localhost"})
+		m.run(t, "systemctl restart pixel-ping; systemctl is-active pixel-ping.socket")
+		m.hit(t, "a") // at an address that is not localhost's
 	})
 }

@@ -165,7 +165,10 @@ func TestUpgradeFrom110(t *testing.T) {
 	m.addition(t, "journal.conf", "[Service]\nStateDirectory=pixel-ping\nStateDirectoryMode=0700\n")
 	m.configure(t, map[string]any{"endpoint": app.url(m), "journal": "/var/lib/pixel-ping"})
 	m.run(t, "chown root:root "+configPath+"; chmod 600 "+configPath)
-	m.run(t, "systemctl daemon-reload; systemctl enable --now pixel-ping")
+	// Its socket did not start with the service.
+	const wanted = "/etc/systemd/system/pixel-ping.service.wants/pixel-ping.socket"
+	m.run(t, "systemctl enable pixel-ping.socket; rm "+wanted)
+	m.run(t, "systemctl daemon-reload; systemctl start pixel-ping.socket; systemctl enable --now pixel-ping")
 	app.refuse()
 	m.hit(t, "held", "held")
 	m.install(t, deb(t))
@@ -174,6 +177,9 @@ func TestUpgradeFrom110(t *testing.T) {
 	m.checkState(t, "active")
 	if got, want := m.fileMode(t, configPath), "root:pixel-ping 640"; got != want {
 		t.Errorf("the configuration is %s, want %s", got, want)
+	}
+	if !m.exists(wanted) {
+		t.Error("the socket does not start with the service")
 	}
 	m.said(t, "^pixel-ping: 2 hits of 1 key recovered from the journal$")
 	m.hit(t, "new")

@@ -33,7 +33,7 @@ import (
 var page string
 
 func main() {
-	listen := flag.String("listen", "localhost:9188", "the `address` to listen on")
+	listen := flag.String("listen", "127.0.0.1:9188", "the `address` to listen on")
 	secret := flag.String("secret", "swordfish", "the secret of the daemon's configuration")
 	pixel := flag.String("pixel", "http://localhost:9187/pixel.gif", "the `URL` of the daemon's pixel, for the page")
 	flag.Parse()
