@@ -173,6 +173,7 @@ func (k *killed) live() {
 			k.t.Error(lost)
 		}
 	}
+	k.serving.Wait()
 	f.Stdout.Wait(time.Minute)
 	f.Stderr.Wait(time.Minute)
 	k.readLog(stdout.String())

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -430,11 +431,14 @@ func TestNoHitWaitsForTheDisk(t *testing.T) {
 
 // The progress is stored before it counts, and the first time all of the file is on the disk.
 func TestOrderOfChanges(t *testing.T) {
+	var mu sync.Mutex // files grow meanwhile
 	var steps []string
 	dir := t.TempDir()
 	j, _, _, err := open(dir, nil, func(step string) error {
 		if kind, _, _ := strings.Cut(step, " "); kind != "write" || strings.Contains(step, "write") {
+			mu.Lock()
 			steps = append(steps, kind)
+			mu.Unlock()
 		}
 		return nil
 	})
@@ -447,12 +451,17 @@ func TestOrderOfChanges(t *testing.T) {
 	f.growth = nil
 	<-j.live.growth
 	j.live.growth = nil
+	mu.Lock()
 	steps = nil
+	mu.Unlock()
 	f.SetProgress(Progress{Sent: true, End: 1})
 	f.SetProgress(Progress{Sent: true, First: 1, From: 1, End: 1})
 	f.Remove()
-	if want := []string{"write", "sync", "sync", "write", "remove"}; !slices.Equal(steps, want) {
-		t.Errorf("the steps are %q, want %q", steps, want)
+	mu.Lock()
+	got := slices.Clone(steps)
+	mu.Unlock()
+	if want := []string{"write", "sync", "sync", "write", "remove"}; !slices.Equal(got, want) {
+		t.Errorf("the steps are %q, want %q", got, want)
 	}
 	kill(j)
 }
