@@ -132,8 +132,9 @@ bench: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure
 	$(BENCH) -run 'TestHits|TestJournal|TestVisitors|TestBrowser|TestIdle|TestStart'
 
 .PHONY: bench-flush
-bench-flush: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure flushes of 200,000 and 1,000,000 keys beside the original (needs npm)
-	$(BENCH) -run TestFlush
+bench-flush: build $(ORIGINAL)/node_modules/pixel-ping $(EXPRESS)/installed ## measure flushes of 200,000 and 1,000,000 keys beside the original, and what a journal costs (needs npm, wrk)
+	@internal/rig/need wrk wrk
+	$(BENCH) -run 'TestFlush|TestJournal'
 
 FUZZTIME ?= 30s
 

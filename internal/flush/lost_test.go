@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -245,6 +246,56 @@ func TestStopsLeaveFewFiles(t *testing.T) {
 		stop()
 		if files, _ := filepath.Glob(filepath.Join(l.dir, "*")); len(files) != 3 {
 			t.Errorf("after %d processes, the journal has %d files, want 3", i+1, len(files))
+		}
+	}
+}
+
+// A flush without an endpoint reads what the journal has: it makes, deletes and rewrites no file.
+func TestWithoutEndpointNoFileChanges(t *testing.T) {
+	type file struct {
+		info os.FileInfo
+		text string
+	}
+	dir := t.TempDir()
+	files := func() map[string]file {
+		all := make(map[string]file)
+		names, _ := filepath.Glob(filepath.Join(dir, "*"))
+		for _, name := range names {
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[name] = file{info, string(text)}
+		}
+		return all
+	}
+	store, err := hits.Open(1<<20, dir, func(line string) { t.Error(line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	store.Record("a")
+	var log strings.Builder
+	f := flush.Flusher{Store: store, Interval: time.Minute, Stdout: logwriter.New(&log), Stderr: logwriter.New(io.Discard)}
+	before := files()
+	for range 3 {
+		f.Flush(t.Context())
+	}
+	f.Stdout.Wait(time.Minute)
+	if want := strings.Repeat("1:\ta\n", 3); log.String() != want {
+		t.Errorf("the log has %q, want %q", log.String(), want)
+	}
+	after := files()
+	if len(before) != 1 || len(after) != 1 {
+		t.Fatalf("there are %d files, and after the flushes %d, want 1", len(before), len(after))
+	}
+	for name, b := range before { // A file may grow meanwhile.
+		if a, ok := after[name]; !ok || !os.SameFile(a.info, b.info) || !strings.HasPrefix(a.text, b.text) {
+			t.Errorf("%s has changed", name)
 		}
 	}
 }

@@ -94,10 +94,13 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 
 // send adds a batch to those that are out.
 func (s *Store) send(b *Batch) {
-	left := b.Left()
-	s.stats.Keys += int64(len(left))
-	s.out += cost(left...)
 	s.batches = append(s.batches, b)
+	left := b.Left()
+	bytes := cost(left...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Keys += int64(len(left))
+	s.out += bytes
 }
 
 // Record adds a hit to key (the original's record). It does not keep key: it stores a new key as a copy, and
@@ -217,30 +220,32 @@ func (s *Store) fail(err error, consequence string) {
 
 // gone says that a list is done with.
 func (s *Store) gone(list []Count) {
+	bytes, hits := cost(list...), Sum(list) // It takes a while, in which hits are recorded.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Keys -= int64(len(list))
-	s.out -= cost(list...)
-	s.stats.Pending -= Sum(list)
+	s.out -= bytes
+	s.stats.Pending -= hits
 }
 
 // List copies the counts and leaves them in the Store. It returns them sorted by the bytes of their keys. A hit
 // that comes meanwhile may be missing.
 func (s *Store) List() []Count {
-	var all []Count
+	const atOnce = 500
+	all := make([]Count, 0, s.Stats().Keys+atOnce)
 	for _, b := range s.batches {
 		all = append(all, b.Left()...)
 	}
 	s.mu.Lock()
 	for _, counts := range []Counts{s.live, s.loose} {
-		all = slices.Grow(all, len(counts))
 		seen := 0
 		for key, n := range counts {
 			if hits, ok := journal.Load(n); ok {
 				all = append(all, Count{Key: key, Hits: hits})
 			}
-			if seen++; seen%500 == 0 { // Hits are recorded meanwhile.
+			if seen++; seen%atOnce == 0 { // Hits are recorded meanwhile.
 				s.mu.Unlock()
+				all = slices.Grow(all, atOnce)
 				s.mu.Lock()
 			}
 		}
@@ -324,8 +329,6 @@ func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Cou
 		return
 	}
 	b.Memo, s.memo = s.memo, nil
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.send(b)
 }
 
@@ -382,11 +385,10 @@ func (s *Store) Merge(b *Batch) {
 // SetAside holds counts that the application refuses. It returns the number of hits for which there is no room, and
 // which it drops.
 func (s *Store) SetAside(list []Count) (dropped int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if len(s.aside) == 0 {
 		s.since = time.Now()
 	}
+	var aside int64
 	for _, count := range list {
 		held := s.asideHeld + cost(count)
 		switch n := s.aside[count.Key]; {
@@ -398,8 +400,11 @@ func (s *Store) SetAside(list []Count) (dropped int64) {
 		default:
 			s.aside[count.Key], s.asideHeld = &count.Hits, held
 		}
-		s.stats.Aside += count.Hits
+		aside += count.Hits
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Aside += aside
 	s.stats.Dropped += dropped
 	return dropped
 }
@@ -416,12 +421,13 @@ func (s *Store) SealAside() *Batch {
 	if len(s.aside) == 0 {
 		return nil
 	}
+	b := s.newBatch(s.aside.List(), nil)
+	s.aside, s.asideHeld = make(Counts), 0
+	s.send(b)
+	sum := Sum(b.List)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.newBatch(s.aside.List(), nil)
-	s.aside, s.asideHeld, s.stats.Aside = make(Counts), 0, 0
-	s.stats.Pending += Sum(b.List)
-	s.send(b)
+	s.stats.Aside, s.stats.Pending = 0, s.stats.Pending+sum
 	return b
 }
 

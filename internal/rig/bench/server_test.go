@@ -20,9 +20,12 @@ import (
 // names are the servers in the order of a table's rows.
 var names = []string{"this", "original", "Express", "nginx"}
 
-// withJournal is the name of this server with the setting journal, in tables of its
-// own.
-const withJournal = "this with a journal"
+// The names of this server with other settings, in tables of their own.
+const (
+	withJournal     = "this with a journal"
+	withoutEndpoint = "this without an endpoint"
+	withJournalOnly = "this with a journal, without an endpoint"
+)
 
 // nodeKeepAlive is the time after which Node's HTTP server closes an idle
 // connection at the earliest.
