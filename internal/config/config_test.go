@@ -219,11 +219,17 @@ func TestRefused(t *testing.T) {
 		`"endpoint": "http://u\u0308/"`: `endpoint: want a URL with http:// or https:// and a host in ASCII, in its xn-- form ` +
 			"(got \"http://u\u0308/\")",
 		`"endpoint": "http://unix:` + long + `:/"`: `endpoint: want the path of a socket with at most 107 bytes (got 108 bytes)`,
-		`"endpoint": "http://h:65536/"`:            noURL + `(got "http://h:65536/")`,
-		`"endpoint": "http://h/a\nb"`:              noURL + `(got "http://h/a\nb")`,
-		`"endpoint": "http://h/?a\tb"`:             noURL + `(got "http://h/?xxxxx")`,
-		`"endpoint": "http://h\n/"`:                noURL + `(got "http://h\n/")`,
-		`"endpoint": "ftp://h?a=b&c"`:              noURL + `(got "ftp://h?a=xxxxx&xxxxx")`,
+		`"endpoint": "unix:/run/s:/x"`: `endpoint: want a URL with http:// or https:// and a host, or a socket ` +
+			`as in http://unix:/run/app.sock:/save_hits (got "unix:/run/s:/x")`,
+		`"endpoint": "http://unix:s:/x"`: `endpoint: want a URL with http:// or https:// and a host, or a socket ` +
+			`as in http://unix:/run/app.sock:/save_hits (got "http://unix:s:/x")`,
+		`"endpoint": "https://[fe80::1%eth0]:8443/"`: `endpoint: want a URL with http:// or https:// and a host; ` +
+			`the zone of an IPv6 address begins with %25 (got "https://[fe80::1%eth0]:8443/")`,
+		`"endpoint": "http://h:65536/"`: noURL + `(got "http://h:65536/")`,
+		`"endpoint": "http://h/a\nb"`:   noURL + `(got "http://h/a\nb")`,
+		`"endpoint": "http://h/?a\tb"`:  noURL + `(got "http://h/?xxxxx")`,
+		`"endpoint": "http://h\n/"`:     noURL + `(got "http://h\n/")`,
+		`"endpoint": "ftp://h?a=b&c"`:   noURL + `(got "ftp://h?a=xxxxx&xxxxx")`,
 
 		`"sslkey": "k"`:               `sslcert: missing, but needed for sslkey (got "k")`,
 		`"sslkey": 1, "sslcert": "c"`: `sslkey: want a string (got 1)`,

@@ -313,7 +313,12 @@ func (s *settings) endpoint(name string) (where *url.URL, target, text string) {
 		got = "one that may hold a password"
 	}
 	want := "a URL with http:// or https:// and a host"
-	if err == nil && where.Host != "" {
+	switch {
+	case strings.Contains(authority, "%") && strings.Contains(authority, "]") && !strings.Contains(authority, "%25"):
+		want += "; the zone of an IPv6 address begins with %25"
+	case strings.Contains(strings.ToLower(scheme+authority), "unix:"):
+		want += ", or a socket as in http://unix:/run/app.sock:/save_hits"
+	case err == nil && where.Host != "":
 		if ascii, isASCII := asciiHost(where.Hostname()); !isASCII {
 			want += " in ASCII" + write(ascii)
 		}
