@@ -292,6 +292,23 @@ func TestLinesNameTheConfiguration(t *testing.T) {
 	}
 }
 
+// A redirect says where it leads, without its secrets, after the original's line.
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	app := rig.NewEndpoint(t)
+	app.SetAnswer(rig.Answer("HTTP/1.1 308 Permanent Redirect\r\n" +
+		"Location: https://user:hunter2@www.example.com/save?token=hunter2\r\n\r\n"))
+	path := settings(t, map[string]any{"endpoint": "http://" + app.Address})
+	d := startCommand(t, command(path))
+	d.Signal(t, syscall.SIGUSR2)
+	want := "--- flush failed with code:308\npixel-ping: " + path + ": the application redirects to " +
+		"https://www.example.com/save, which is not followed; \"endpoint\" may have to be that\n"
+	d.log.WaitLine(t, 0, "pixel-ping: "+path+": the application redirects")
+	if got := d.log.String(); !strings.HasSuffix(got, want) {
+		t.Errorf("it says:\n%s\nwant it to end:\n%s", got, want)
+	}
+}
+
 // --health asks a daemon wherever it serves, and says in one line how it is.
 func TestHealth(t *testing.T) {
 	t.Parallel()
