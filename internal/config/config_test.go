@@ -388,6 +388,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 		`"interval": "user:hunter2@host"`,
 		`"endpoint": "ftp://host/#hunter2"`,
 		`"host": "http://host/#hunter2"`,
+		`"port": "http://host/;token=hunter2"`,
 		`"secret": hunter2`,
 		`"secret": "a" hunter2`,
 		`"secret": 'hunter2'`,

@@ -47,7 +47,7 @@ func (s *settings) fail(name, want string, got any) {
 	case []any, map[string]any:
 		s.err = fmt.Errorf("%s: want %s (got %s)", name, want, kindOf(got))
 	case string:
-		if strings.ContainsAny(got, "@?#") {
+		if strings.ContainsAny(got, "@?#;") {
 			s.fail(name, want, kind("one that may hold a password"))
 			return
 		}
