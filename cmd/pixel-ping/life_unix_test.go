@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"maps"
@@ -291,6 +292,23 @@ func TestLinesNameTheConfiguration(t *testing.T) {
 	}
 }
 
+// A redirect says where it leads, without its secrets, after the original's line.
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	app := rig.NewEndpoint(t)
+	app.SetAnswer(rig.Answer("HTTP/1.1 308 Permanent Redirect\r\n" +
+		"Location: https://user:hunter2@www.example.com/save?token=hunter2\r\n\r\n"))
+	path := settings(t, map[string]any{"endpoint": "http://" + app.Address})
+	d := startCommand(t, command(path))
+	d.Signal(t, syscall.SIGUSR2)
+	want := "--- flush failed with code:308\npixel-ping: " + path + ": the application redirects to " +
+		"https://www.example.com/save, which is not followed; \"endpoint\" may have to be that\n"
+	d.log.WaitLine(t, 0, "pixel-ping: "+path+": the application redirects")
+	if got := d.log.String(); !strings.HasSuffix(got, want) {
+		t.Errorf("it says:\n%s\nwant it to end:\n%s", got, want)
+	}
+}
+
 // --health asks a daemon wherever it serves, and says in one line how it is.
 func TestHealth(t *testing.T) {
 	t.Parallel()
@@ -308,7 +326,8 @@ func TestHealth(t *testing.T) {
 	folder := socketFolder(t)
 	rig.WriteCertificate(t, folder)
 	cert, key := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
-	socket := filepath.Join(folder, "s")
+	socket, old := filepath.Join(folder, "s"), t.TempDir()
+	rig.WriteSelfSigned(t, old, rig.Issue(t, "", nil).Key, x509.Certificate{NotAfter: time.Now().Add(-time.Hour)})
 	for name, values := range map[string]map[string]any{
 		"IPv4":              {},
 		"IPv6":              {"host": "::1"},
@@ -316,6 +335,7 @@ func TestHealth(t *testing.T) {
 		"all interfaces":    {"host": nil},
 		"all IPv4 ones":     {"host": "0.0.0.0"},
 		"TLS":               {"sslcert": cert, "sslkey": key},
+		"TLS, expired":      {"sslcert": filepath.Join(old, "cert.pem"), "sslkey": filepath.Join(old, "key.pem")},
 		"TLS, everywhere":   {"sslcert": cert, "sslkey": key, "host": "::"},
 		"a socket":          {"port": socket, "host": nil},
 		"a socket with TLS": {"port": socket + "2", "host": nil, "sslcert": cert, "sslkey": key},
@@ -334,7 +354,7 @@ func TestHealth(t *testing.T) {
 			if status, said := health(t, path); status != 0 || said != path+": the daemon serves the pixel\n" {
 				t.Errorf("exit status %d, %q", status, said)
 			}
-			if name != "IPv4" && name != "TLS" {
+			if name != "IPv4" && name != "TLS" && name != "a socket" {
 				return // a daemon that hangs takes 2.5 seconds
 			}
 			d.Signal(t, syscall.SIGSTOP)

@@ -186,7 +186,7 @@ func TestCommandLine(t *testing.T) {
 			"pixel-ping: " + twice + ": setting \"port\" is there more than once; the last value counts\n" +
 				"pixel-ping: " + twice + ": interval: missing; want a number of seconds above 0\n"},
 		{[]string{broken}, 78, "",
-			"pixel-ping: " + broken + ": line 2, column 9: invalid character '}' looking for beginning of value\n"},
+			"pixel-ping: " + broken + ": line 2, column 9: a value is missing before this\n"},
 		{[]string{misspelt}, 78, "", "pixel-ping: " + misspelt + ": unknown setting \"intervall\" is ignored\n" +
 			"pixel-ping: " + misspelt + ": interval: missing; want a number of seconds above 0\n"},
 	} {

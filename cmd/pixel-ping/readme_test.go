@@ -50,6 +50,35 @@ func TestReadmeListsDifferences(t *testing.T) {
 	}
 }
 
+// The README and the comment that becomes the manual page have each setting that the
+// configuration takes, and no others.
+func TestSettingsAreDocumented(t *testing.T) {
+	all := func(file, begin, end, pattern string) []string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(top, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, part, _ := strings.Cut(string(text), begin)
+		part, _, _ = strings.Cut(part, end)
+		var names []string
+		for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(part, -1) {
+			names = append(names, match[1:]...)
+		}
+		slices.Sort(names)
+		return slices.DeleteFunc(names, func(name string) bool { return name == "" })
+	}
+	want := all("internal/config/config.go", "s := settings{", "validate()", `\bs\.[a-zA-Z]+\("([a-z]+)"`)
+	for file, got := range map[string][]string{
+		"README.md":              all("README.md", "| setting | type |", "\n\n", "(?m)^\\| `([a-z]+)`(?:, `([a-z]+)`)? \\|"),
+		"cmd/pixel-ping/main.go": all("cmd/pixel-ping/main.go", "# Configuration", "# Signals", `(?m)^//\t([a-z]+) +\S`),
+	} {
+		if len(want) < 14 || !slices.Equal(got, want) {
+			t.Errorf("%s has the settings %q, want %q", file, got, want)
+		}
+	}
+}
+
 // A reader sees the main README as a whole; long matter stands beside its recipe.
 func TestReadmeIsShort(t *testing.T) {
 	text := readmes(t)[filepath.Join(top, "README.md")]

@@ -199,6 +199,9 @@ func (f files) parse(t texts) (*tls.Certificate, error) {
 	certificate, err := tls.X509KeyPair([]byte(t.cert), []byte(t.key))
 	if err != nil {
 		reason := strings.TrimPrefix(err.Error(), "tls: ")
+		if strings.Contains(reason, "does not match") && strings.Count(t.cert, "-----BEGIN CERTIFICATE-----") > 1 {
+			reason += "; of several certificates in sslcert, the server's own has to be the first"
+		}
 		return nil, fmt.Errorf("sslkey %s with sslcert %s: %s", f.key, f.cert, reason)
 	}
 	if f.ca != "" {

@@ -80,6 +80,7 @@ func TestErrors(t *testing.T) {
 	id, other := rig.Issue(t, "a", nil), rig.Issue(t, "b", nil)
 	good, goodKey := write(t, "cert.pem", rig.CertificatesPEM(id)), write(t, "key.pem", id.KeyPEM(t))
 	wrongKey := write(t, "wrong.pem", other.KeyPEM(t))
+	reversed := write(t, "reversed.pem", rig.CertificatesPEM(other, id))
 	empty := write(t, "empty.pem", "")
 	block, _ := pem.Decode([]byte(id.KeyPEM(t)))
 	block.Type = "ENCRYPTED PRIVATE KEY"
@@ -99,6 +100,8 @@ func TestErrors(t *testing.T) {
 		{goodKey, good, "no.pem", "sslca no.pem: no such file or directory"},
 		{goodKey, os.TempDir(), "", "sslcert " + os.TempDir() + ": is a directory"},
 		{wrongKey, good, "", "sslkey " + wrongKey + " with sslcert " + good + ": private key does not match public key"},
+		{goodKey, reversed, "", "sslkey " + goodKey + " with sslcert " + reversed + ": private key does not match public key; " +
+			"of several certificates in sslcert, the server's own has to be the first"},
 		{goodKey, empty, "",
 			"sslkey " + goodKey + " with sslcert " + empty + ": failed to find any PEM data in certificate input"},
 		{empty, good, "", "sslkey " + empty + " with sslcert " + good + ": failed to find any PEM data in key input"},

@@ -85,6 +85,7 @@ func TestAccepted(t *testing.T) {
 		`"maxconnections": 1e300`:                    func(c Config) bool { return c.MaxConnections == math.MaxInt32 },
 		`"journal": null`:                            func(c Config) bool { return c.Journal == "" },
 		`"journal": ""`:                              func(c Config) bool { return c.Journal == "" },
+		`"journal": "/a:b/c@d"`:                      func(c Config) bool { return c.Journal == "/a:b/c@d" },
 		`"journal": "/a/b c"`:                        func(c Config) bool { return c.Journal == "/a/b c" },
 		`"secret": "s"`:                              func(c Config) bool { return c.Secret == "s" },
 		`"secret": 12345`:                            func(c Config) bool { return c.Secret == "12345" },
@@ -114,6 +115,10 @@ func TestAccepted(t *testing.T) {
 		},
 		`"endpoint": "http://unix:/run/app.sock"`: func(c Config) bool {
 			return c.Endpoint.Path == "/run/app.sock" && c.EndpointTarget == "/"
+		},
+		`"endpoint": "HTTP://u:p@Unix:/run/app.sock:/save"`: func(c Config) bool {
+			return c.Endpoint.Path == "/run/app.sock" && c.Endpoint.Host == "localhost" && c.Endpoint.User.String() == "u:p" &&
+				c.EndpointTarget == "/save" && c.EndpointText == "HTTP://u:xxxxx@Unix:/run/app.sock:/save"
 		},
 		`"endpoint": "http://unix/run"`: func(c Config) bool { return c.Endpoint.Host == "unix" && c.Endpoint.Path == "" },
 		`"keepalive": null`:             func(c Config) bool { return c.KeepAlive == 75*time.Second },
@@ -162,7 +167,11 @@ func TestRefused(t *testing.T) {
 		`"metrics": "::1:9188"`:       noAddress + `(got "::1:9188")`,
 		`"metrics": "http://h:9188/"`: noAddress + `(got "http://h:9188/")`,
 		`"metrics": true`:             noAddress + `(got true)`,
-		`"metrics": "` + long + `"`:   `metrics: want the path of a socket with at most 107 bytes (got 108 bytes)`,
+		`"metrics": "*:9188"`: `metrics: want a name or an address before the port; to listen on all interfaces, ` +
+			`write :9188 (got "*:9188")`,
+		`"metrics": "bücher.example:9188"`: `metrics: want a name in ASCII: write xn--bcher-kva.example ` +
+			`(got "bücher.example:9188")`,
+		`"metrics": "` + long + `"`: `metrics: want the path of a socket with at most 107 bytes (got 108 bytes)`,
 
 		`"port": 9187, "metrics": ":9187"`: `metrics: want another address than that of host and port (got ":9187")`,
 		`"port": 9187, "host": "a.example", "metrics": "A.example:9187"`: `metrics: want another address than that of host ` +
@@ -210,11 +219,17 @@ func TestRefused(t *testing.T) {
 		`"endpoint": "http://u\u0308/"`: `endpoint: want a URL with http:// or https:// and a host in ASCII, in its xn-- form ` +
 			"(got \"http://u\u0308/\")",
 		`"endpoint": "http://unix:` + long + `:/"`: `endpoint: want the path of a socket with at most 107 bytes (got 108 bytes)`,
-		`"endpoint": "http://h:65536/"`:            noURL + `(got "http://h:65536/")`,
-		`"endpoint": "http://h/a\nb"`:              noURL + `(got "http://h/a\nb")`,
-		`"endpoint": "http://h/?a\tb"`:             noURL + `(got "http://h/?xxxxx")`,
-		`"endpoint": "http://h\n/"`:                noURL + `(got "http://h\n/")`,
-		`"endpoint": "ftp://h?a=b&c"`:              noURL + `(got "ftp://h?a=xxxxx&xxxxx")`,
+		`"endpoint": "unix:/run/s:/x"`: `endpoint: want a URL with http:// or https:// and a host, or a socket ` +
+			`as in http://unix:/run/app.sock:/save_hits (got "unix:/run/s:/x")`,
+		`"endpoint": "http://unix:s:/x"`: `endpoint: want a URL with http:// or https:// and a host, or a socket ` +
+			`as in http://unix:/run/app.sock:/save_hits (got "http://unix:s:/x")`,
+		`"endpoint": "https://[fe80::1%eth0]:8443/"`: `endpoint: want a URL with http:// or https:// and a host; ` +
+			`the zone of an IPv6 address begins with %25 (got "https://[fe80::1%eth0]:8443/")`,
+		`"endpoint": "http://h:65536/"`: noURL + `(got "http://h:65536/")`,
+		`"endpoint": "http://h/a\nb"`:   noURL + `(got "http://h/a\nb")`,
+		`"endpoint": "http://h/?a\tb"`:  noURL + `(got "http://h/?xxxxx")`,
+		`"endpoint": "http://h\n/"`:     noURL + `(got "http://h\n/")`,
+		`"endpoint": "ftp://h?a=b&c"`:   noURL + `(got "ftp://h?a=xxxxx&xxxxx")`,
 
 		`"sslkey": "k"`:               `sslcert: missing, but needed for sslkey (got "k")`,
 		`"sslkey": 1, "sslcert": "c"`: `sslkey: want a string (got 1)`,
@@ -273,7 +288,10 @@ func TestRefusedFiles(t *testing.T) {
 		"{\"a\": \"x\n\"}":     `line 1, column 9: the string has no closing quote on its line`,
 		"{\"a\": \"x\r\n\"}":   `line 1, column 9: the string has no closing quote on its line`,
 		"{\"a\": \"x\ty\"}":    `line 1, column 9: invalid character '\t' in a string; write it as \u0009`,
-		"{\n “a”: 1}":          `line 2, column 2: invalid character '“' outside of a string`,
+		"{\n “a”: 1}":          `line 2, column 2: text has double quotes; write " in place of “`,
+		"{\"secret\": `a`}":    "line 1, column 12: text has double quotes; write \" in place of `",
+		`{"a": , "b": 1}`:      `line 1, column 7: a value is missing before this`,
+		`{"a": }`:              `line 1, column 7: a value is missing before this`,
 		"{\xE9: 1}":            `line 1, column 2: invalid character '�' outside of a string`,
 		`{,}`:                  `line 1, column 2: invalid character ',' looking for beginning of object key string`,
 		`{"a": / }`:            `line 1, column 7: invalid character '/' looking for beginning of value`,
@@ -361,9 +379,16 @@ func TestSecretsAreNotShown(t *testing.T) {
 		`"port": "http://user:hunter2@host/"`,
 		`"port": "user:hunter2@host"`,
 		`"journal": "redis://user:hunter2@host/"`,
+		`"journal": "redis:/user:hunter2@host/"`,
+		`"journal": "user:hunter2@host/x"`,
+		`"port": "//user:hunter2@host/x"`,
+		`"metrics": "http:/user:hunter2@host/"`,
+		`"sslkey": "user:hunter2@host:1", "sslcert": "cert.pem"`,
+		`"sslca": "http:\\\\user:hunter2@host"`,
 		`"interval": "user:hunter2@host"`,
 		`"endpoint": "ftp://host/#hunter2"`,
 		`"host": "http://host/#hunter2"`,
+		`"port": "http://host/;token=hunter2"`,
 		`"secret": hunter2`,
 		`"secret": "a" hunter2`,
 		`"secret": 'hunter2'`,

@@ -91,8 +91,10 @@ func located(text []byte, err error) error {
 		message = "the string has no closing quote on its line"
 	case strings.Contains(message, "in string"):
 		message = fmt.Sprintf("invalid character %q in a string; write it as \\u%04x", char, char)
-	case char == '\'':
-		message = `text has double quotes; write " in place of '`
+	case strings.ContainsRune("'‘’“”„`", char):
+		message = fmt.Sprintf(`text has double quotes; write " in place of %c`, char)
+	case strings.ContainsRune(",}]", char) && strings.HasSuffix(message, "beginning of value"):
+		message = "a value is missing before this"
 	case char == '"' && strings.HasSuffix(message, "after object key"):
 		message = "a colon is missing before this"
 	case char == '"' && strings.Contains(message, " after "):

@@ -47,7 +47,7 @@ func (s *settings) fail(name, want string, got any) {
 	case []any, map[string]any:
 		s.err = fmt.Errorf("%s: want %s (got %s)", name, want, kindOf(got))
 	case string:
-		if strings.ContainsAny(got, "@?#") {
+		if strings.ContainsAny(got, "@?#;") {
 			s.fail(name, want, kind("one that may hold a password"))
 			return
 		}
@@ -101,11 +101,19 @@ func (s *settings) path(name, want string) string {
 	switch {
 	case strings.Contains(value, "-----BEGIN"):
 		s.fail(name, want, kind("the contents of one"))
-	case strings.Contains(value, "://"):
+	case isURL(value):
 		s.fail(name, want, kind("a URL"))
 	}
 	return value
 }
+
+// isURL reports whether text is no path but a URL, perhaps one with a slash too few or
+// without its scheme. It may hold a password, and errors about a path show the path.
+func isURL(text string) bool { return urlParts.MatchString(text) }
+
+// urlParts matches a scheme of two letters or more (C:\ is a drive of Windows), and a
+// password with the colon and the @ around it.
+var urlParts = regexp.MustCompile(`^\s*[A-Za-z][A-Za-z0-9+.-]+:[/\\]|://|:[^/\\]*@`)
 
 // flag reads true or false; a missing value is false.
 func (s *settings) flag(name string) bool {
@@ -142,7 +150,7 @@ func (s *settings) port(name string) (port int, socket string) {
 const wantPort = "a number from 0 to 65535, or the path of a socket, with a slash"
 
 // isSocket reports whether text is the path of a Unix socket.
-func isSocket(text string) bool { return strings.Contains(text, "/") && !strings.Contains(text, "://") }
+func isSocket(text string) bool { return strings.Contains(text, "/") && !isURL(text) }
 
 // socket returns the path of a Unix socket, for which a system has little room.
 func (s *settings) socket(name, path string) string {
@@ -164,13 +172,18 @@ func (s *settings) address(name string) string {
 	if isSocket(text) {
 		return s.socket(name, text)
 	}
-	_, port, err := net.SplitHostPort(text)
+	host, port, err := net.SplitHostPort(text)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
-	if !ok || err != nil {
+	ascii, isASCII := asciiHost(host)
+	switch {
+	case !ok || err != nil || strings.ContainsAny(host, `/\@?#`):
 		s.fail(name, "an address such as 127.0.0.1:9188, or the path of a socket, with a slash", value)
-		return ""
+	case host == "*":
+		s.fail(name, "a name or an address before the port; to listen on all interfaces, write :"+port, value)
+	case !isASCII:
+		s.fail(name, "a name in ASCII"+write(ascii), value)
 	}
 	return text
 }
@@ -277,8 +290,9 @@ func (s *settings) endpoint(name string) (where *url.URL, target, text string) {
 	scheme, rest, _ := strings.Cut(rest, "://")
 	authority, path, _ := strings.Cut(rest, "/")
 	socket := ""
-	if authority == "unix:" { // as nginx has it: http://unix:/run/app.sock:/save_hits
-		authority = "localhost"
+	at := strings.LastIndexByte(authority, '@') + 1 // after the user, which may be missing
+	if strings.EqualFold(authority[at:], "unix:") { // as nginx has it: http://unix:/run/app.sock:/save_hits
+		authority = authority[:at] + "localhost"
 		socket, path, _ = strings.Cut("/"+path, ":")
 		socket, path = s.socket(name, socket), strings.TrimPrefix(path, "/")
 	}
@@ -299,7 +313,12 @@ func (s *settings) endpoint(name string) (where *url.URL, target, text string) {
 		got = "one that may hold a password"
 	}
 	want := "a URL with http:// or https:// and a host"
-	if err == nil && where.Host != "" {
+	switch {
+	case strings.Contains(authority, "%") && strings.Contains(authority, "]") && !strings.Contains(authority, "%25"):
+		want += "; the zone of an IPv6 address begins with %25"
+	case strings.Contains(strings.ToLower(scheme+authority), "unix:"):
+		want += ", or a socket as in http://unix:/run/app.sock:/save_hits"
+	case err == nil && where.Host != "":
 		if ascii, isASCII := asciiHost(where.Hostname()); !isASCII {
 			want += " in ASCII" + write(ascii)
 		}

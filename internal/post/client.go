@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -44,7 +43,7 @@ type Client struct {
 	authorization string // a header line, or ""
 
 	tls   *tls.Config // nil for http
-	stale bool        // the roots in tls do not have the authority of the application's certificate
+	stale bool        // the application's certificate was not valid with the roots in tls
 
 	// Dial looks up the name and connects, as net.Dialer's DialContext does. It may be
 	// replaced before the first Post.
@@ -104,8 +103,9 @@ type Failure struct {
 // Error returns the reason as the original's log has it.
 func (f *Failure) Error() string { return f.message }
 
-// RedirectsTo returns the URL to which the application redirects, if err is about that, or
-// else "". It leaves out user, password, query and fragment, which may be secrets.
+// RedirectsTo returns the URL to which the application redirects, if err is about that and
+// the URL may be an endpoint, or else "". It leaves out user, password, parameters, query
+// and fragment, which may be secrets.
 func RedirectsTo(err error) string {
 	if failed, ok := errors.AsType[*Failure](err); ok {
 		return failed.location
@@ -210,7 +210,7 @@ func (c *Client) connect(ctx context.Context) (conn, raw net.Conn, err error) {
 		return raw, raw, err
 	}
 	if c.stale {
-		// The authority may have been added since.
+		// The authority may have been added or renewed since.
 		c.tls.RootCAs, c.stale = cert.Roots(), false
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no TLS handshake within %v", connectTimeout))
@@ -221,7 +221,7 @@ func (c *Client) connect(ctx context.Context) (conn, raw net.Conn, err error) {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		_, c.stale = errors.AsType[x509.UnknownAuthorityError](err)
+		_, c.stale = errors.AsType[*tls.CertificateVerificationError](err)
 	}
 	return secure, raw, err
 }
@@ -273,7 +273,10 @@ func drain(conn net.Conn, answer io.Reader) (location string) {
 	return response.Header.Get("Location")
 }
 
-// resolve returns where a Location leads, or "" if it is no URL. An error would quote it.
+// maxLocation is how many bytes of a URL fit into a line of the log. An endpoint is shorter.
+const maxLocation = 2000
+
+// resolve returns where a Location leads, or "" if that is no endpoint.
 func (c *Client) resolve(location string) string {
 	scheme := "http"
 	if c.tls != nil {
@@ -283,8 +286,12 @@ func (c *Client) resolve(location string) string {
 	if err == nil {
 		to, err = to.Parse(location)
 	}
-	if err != nil {
+	if err != nil || to.Scheme != "http" && to.Scheme != "https" || to.Host == "" {
 		return ""
 	}
-	return (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path, RawPath: to.RawPath}).String()
+	path, _, _ := strings.Cut(to.EscapedPath(), ";") // a session may be named after it
+	if text := (&url.URL{Scheme: to.Scheme, Host: to.Host}).String() + path; len(text) <= maxLocation {
+		return text
+	}
+	return ""
 }

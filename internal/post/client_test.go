@@ -2,6 +2,9 @@ package post
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -176,7 +179,9 @@ func TestUnixSocket(t *testing.T) {
 		io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 	})
 	defer listener.Close()
-	expectError(t, e.Post(t.Context(), time.Minute, "", nil), "")
+	if err := e.Post(t.Context(), time.Minute, "", nil); err != nil {
+		t.Fatal(err)
+	}
 	if got, want := <-received, "POST /save?a=b HTTP/1.1\r\nhost: localhost\r\n"; !strings.HasPrefix(got, want) {
 		t.Errorf("the request is:\n%s\nwant:\n%s", got, want)
 	}
@@ -213,6 +218,12 @@ func TestRedirectsTo(t *testing.T) {
 		"save/":                                            "http://HOST/a/save/",
 		"//other/":                                         "http://other/",
 		"?x=hunter2":                                       "http://HOST/a/save",
+		"/a;session=hunter2/b":                             "http://HOST/a",
+		"https://h\xE9/":                                   "https://h%E9/",
+		"mailto:hunter2":                                   "",
+		"https:/user:hunter2@h/":                           "",
+		"http:hunter2":                                     "",
+		"/" + strings.Repeat("x", maxLocation):             "",
 		"http://[hunter2/":                                 "",
 		"":                                                 "",
 		"/a\x1b[2Jb":                                       "",
@@ -234,6 +245,38 @@ func TestRedirectsTo(t *testing.T) {
 	if RedirectsTo(nil) != "" || RedirectsTo(errNotHTTP) != "" {
 		t.Error("what is no answer redirects")
 	}
+}
+
+// An authority that is renewed while the daemon runs counts from the next flush on, too.
+func TestRenewedAuthority(t *testing.T) {
+	authority := rig.Issue(t, "authority", nil)
+	leaf := rig.Issue(t, "application", authority)
+	application := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	application.Config.ErrorLog = log.New(io.Discard, "", 0)
+	application.TLS = &tls.Config{Certificates: []tls.Certificate{{
+		Certificate: [][]byte{leaf.Certificate.Raw}, PrivateKey: leaf.Key,
+	}}}
+	application.StartTLS()
+	defer application.Close()
+	expired := *authority.Certificate
+	expired.NotAfter = time.Now().Add(-time.Minute)
+	der, err := x509.CreateCertificate(rand.Reader, &expired, &expired, authority.Key.Public(), authority.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := at(t, application.URL, "")
+	e.tls.RootCAs = x509.NewCertPool()
+	e.tls.RootCAs.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	file := filepath.Join(t.TempDir(), "authorities.pem")
+	t.Setenv("SSL_CERT_FILE", file)
+	if err := os.WriteFile(file, []byte(rig.CertificatesPEM(authority)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err = e.Post(t.Context(), time.Minute, "", nil)
+	if err == nil || !strings.Contains(err.Error(), "certificate has expired") {
+		t.Errorf("error %v, want that the authority's certificate has expired", err)
+	}
+	expectError(t, e.Post(t.Context(), time.Minute, "", nil), "")
 }
 
 // An authority that is added while the daemon runs counts from the next flush on, in
