@@ -55,6 +55,10 @@ func (s *side) ending(t *testing.T, key string, answer func(net.Conn)) string {
 	stdout = len(s.Stdout.String())
 	next := s.counts(t)
 	s.Stdout.WaitLine(t, stdout, "--- flushed ---")
+	// What is counted meanwhile follows in the same flush of ours. An empty flush begins when that one is over.
+	stdout = len(s.Stdout.String())
+	s.flush(t)
+	s.Stdout.WaitLine(t, stdout, "--- flushed ---")
 	return strings.ReplaceAll(fmt.Sprintf("%s\tthen %v", logged, next), s.endpoint.Address, "ADDRESS")
 }
 
