@@ -440,11 +440,8 @@ func startProgram(t *testing.T, folder, address string, env []string, command ..
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir, cmd.Env = folder, append(os.Environ(), env...)
-	// gunicorn's workers are ended with their group.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	output := rig.NewOutput()
-	p := rig.Start(t, cmd, output, output)
-	t.Cleanup(func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	p := rig.StartGroup(t, cmd, output, output)
 	p.WaitListening(t, address)
 	return p
 }
@@ -545,8 +542,8 @@ func startPHP(t *testing.T) *receiver {
 		t.Fatal("there is no php-fpm")
 	}
 	output := rig.NewOutput()
-	fpm := rig.Start(t, exec.Command(program[0], "--nodaemonize", "--fpm-config", filepath.Join(folder, "fpm.conf")),
-		output, output)
+	cmd := exec.Command(program[0], "--nodaemonize", "--fpm-config", filepath.Join(folder, "fpm.conf"))
+	fpm := rig.StartGroup(t, cmd, output, output)
 	output.WaitLine(t, 0, "")
 	address := "127.0.0.1:" + rig.FreePort(t)
 	server := func(address, off, limit string) string {
