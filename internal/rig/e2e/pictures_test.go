@@ -57,9 +57,7 @@ func onDesk(t *testing.T, height int) *tab {
 // showReceiver opens the page of the receiver after some flushes.
 func showReceiver(t *testing.T) *tab {
 	program := filepath.Join(t.TempDir(), "receiver")
-	if text, err := exec.Command("go", "build", "-o", program, "../../../testdata/recipes/receiver").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, text)
-	}
+	run(t, "", nil, "go", "build", "-buildvcs=false", "-o", program, recipe+"receiver")
 	address, output := "127.0.0.1:"+rig.FreePort(t), rig.NewOutput()
 	receiver := rig.Start(t, exec.Command(program, "-listen", address, "-secret", "s"), output, output)
 	receiver.WaitListening(t, address)

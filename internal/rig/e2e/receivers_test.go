@@ -177,6 +177,8 @@ func (r *receiver) refuses(t *testing.T) {
 		{400, flush(`{"a":1,"b":true}`)},
 		{400, flush(`{"a":1,"b":null}`)},
 		{400, flush(`{"a":1,"b":{}}`)},
+		{400, flush(strings.Repeat("[", 100_000))},
+		{400, flush(strings.Repeat(`{"a":`, 100_000))},
 	} {
 		if status := r.post(t, "", c.form); status != c.status {
 			t.Errorf("%.100q: status %d, want %d", c.form, status, c.status)
@@ -460,7 +462,7 @@ func run(t *testing.T, folder string, env []string, command ...string) {
 // them after a flush.
 func startGo(t *testing.T) *receiver {
 	program, address := filepath.Join(t.TempDir(), "receiver"), "127.0.0.1:"+rig.FreePort(t)
-	run(t, "", nil, "go", "build", "-o", program, recipe+"receiver")
+	run(t, "", nil, "go", "build", "-buildvcs=false", "-o", program, recipe+"receiver")
 	p := startProgram(t, "", address, nil, program, "-listen", address, "-secret", secret)
 	return &receiver{
 		endpoint: "http://" + address + "/save_hits",
