@@ -79,7 +79,9 @@ func showExpress(t *testing.T) *tab {
 	a := startApplication(t, "fsync=off")
 	for ago := 29; ago >= 0; ago-- {
 		n := int64(400 + 37*(ago*ago%11) - 8*ago)
-		a.save(t, map[string]int64{"article-42": n, "article-7": n / 3, "newsletter-7": n / 5, "share article-42": n / 17})
+		a.save(t, map[string]int64{
+			"article-42": n, "article-7": n / 3, "newsletter-7": n / 5, "share article-42": n / 17,
+		})
 		a.query(t, "-c", fmt.Sprintf("UPDATE hits SET day = day - %d WHERE day = current_date", ago))
 	}
 	address, err := url.Parse(a.url)

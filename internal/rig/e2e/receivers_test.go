@@ -274,7 +274,8 @@ func (r *receiver) savesHostileKeys(t *testing.T, endpoint string) {
 		`"`, `'`, `\`, `\\`, `\ud800`, "`", "{}", "{1,2}", "NULL", "null", "[]", "a[b]", "a[", "a.b",
 		"'); DROP TABLE hits; --", "1' OR '1'='1", "$1", "?", "%s", "%00", "%", "{{7*7}}", "../../etc/passwd",
 		"<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "() { :;}; echo", "; cat /etc/passwd",
-		"\t", "\n", "\r\n", "\x1b[31m", "\u2028", " ", "  ", "+", "&", "=", "a&secret=b", "\x7f", "\x80", "\xed\xa0\x80",
+		"\t", "\n", "\r\n", "\x1b[31m", "\u2028", " ", "  ", "+", "&", "=", "a&secret=b", "\x7f",
+		"\x80", "\xed\xa0\x80",
 		"ü", "u\u0308", "é", "日本", "🙂", "👩‍👩‍👧", "\ufeff", "\U0010ffff",
 		strings.Repeat("x", 15000), strings.Repeat("🙂", 1200), strings.Repeat("\x00", 4000),
 	}
@@ -299,7 +300,8 @@ func (r *receiver) savesHostileKeys(t *testing.T, endpoint string) {
 	long := strings.Repeat("y", 20000)
 	escaped := strings.Repeat(`\u0001`, 20000)
 	for _, json := range []string{
-		`{"\ud800":1}`, `{"\udbff":1,"x\udc00":2}`, `{"\\ud800":4,"\ud83d\ude42":8,"` + long + `":16,"` + escaped + `":32}`,
+		`{"\ud800":1}`, `{"\udbff":1,"x\udc00":2}`,
+		`{"\\ud800":4,"\ud83d\ude42":8,"` + long + `":16,"` + escaped + `":32}`,
 	} {
 		if status := r.post(t, "", flush(json)); status != 204 {
 			t.Errorf("%.100s: status %d, want 204", json, status)
@@ -587,7 +589,8 @@ func startRails(t *testing.T) *receiver {
 // the exception for a firewall.
 func behind(t *testing.T, name, application, address string) func(string) string {
 	return func(listen string) string {
-		return adapted(t, name, "127.0.0.1:8080", listen, application, address, "# modsecurity off;", "modsecurity off;")
+		return adapted(t, name, "127.0.0.1:8080", listen, application, address,
+			"# modsecurity off;", "modsecurity off;")
 	}
 }
 
@@ -628,7 +631,8 @@ func sqlite(file, address string, process *rig.Process, age string) *receiver {
 		},
 		query:  func(t *testing.T, sql string) { query(t, sql) },
 		age:    age,
-		refuse: "CREATE TRIGGER refuse BEFORE INSERT ON " + table + " WHEN NEW.key = 'z' BEGIN SELECT RAISE(ABORT, 'z'); END",
+		refuse: "CREATE TRIGGER refuse BEFORE INSERT ON " + table +
+			" WHEN NEW.key = 'z' BEGIN SELECT RAISE(ABORT, 'z'); END",
 		accept: "DROP TRIGGER refuse",
 	}
 }
