@@ -629,8 +629,8 @@ func sqlite(file, address string, process *rig.Process, age string) *receiver {
 			}
 			return counts
 		},
-		query:  func(t *testing.T, sql string) { query(t, sql) },
-		age:    age,
+		query: func(t *testing.T, sql string) { query(t, sql) },
+		age:   age,
 		refuse: "CREATE TRIGGER refuse BEFORE INSERT ON " + table +
 			" WHEN NEW.key = 'z' BEGIN SELECT RAISE(ABORT, 'z'); END",
 		accept: "DROP TRIGGER refuse",
