@@ -86,6 +86,7 @@ $(EXPRESS)/installed: testdata/recipes/express/package.json
 .PHONY: e2e
 e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and applications (needs Debian, or what Makefile names)
 	@internal/rig/need chromium chromium
+	@internal/rig/need firefox-esr firefox-esr
 	@internal/rig/need nginx nginx
 	@internal/rig/need '/usr/lib/postgresql/*/bin/postgres' postgresql
 	@internal/rig/need systemd-analyze systemd

@@ -83,13 +83,12 @@ func (s *server) browse(t *testing.T, pages, hits int, flags []string) {
 		"--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
 		"--remote-debugging-port=0", "--user-data-dir="+profile, "--host-resolver-rules=MAP *.example.com 127.0.0.1",
 		"--ignore-certificate-errors", site.URL)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	output := rig.NewOutput()
-	browser := rig.Start(t, cmd, output, output)
+	browser := rig.StartGroup(t, cmd, output, output)
 	defer func() {
 		browser.Signal(t, syscall.SIGTERM)
 		browser.Wait(t)
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		browser.KillGroup()
 	}()
 	select {
 	case result := <-results:

@@ -133,54 +133,6 @@ func TestApplicationTellsHowOftenItWasOpened(t *testing.T) {
 	}
 }
 
-// A flush that comes again under its id, as it does when the answer was lost, is
-// accepted and not added again. Ids are kept for 7 days.
-func TestApplicationAddsAFlushOnce(t *testing.T) {
-	a := startApplication(t)
-	send := func(id string) {
-		t.Helper()
-		form := url.Values{"json": {`{"a":1,"b":2}`}, "secret": {secret}}.Encode()
-		request, err := http.NewRequest("POST", a.url+"/save_hits", strings.NewReader(form))
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		if id != "" {
-			request.Header.Set("Idempotency-Key", id)
-		}
-		answer, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		answer.Body.Close()
-		if answer.StatusCode != 204 {
-			t.Errorf("%s: status %d, want 204", id, answer.StatusCode)
-		}
-	}
-	expect := func(want int64) {
-		t.Helper()
-		if _, seen := a.opened(t, "a"); seen.Count != want {
-			t.Errorf("a was opened %d times, want %d", seen.Count, want)
-		}
-	}
-	var again sync.WaitGroup
-	for range 5 {
-		again.Go(func() { send(`"first"`) })
-	}
-	again.Wait()
-	expect(1)
-	send(`"second"`)
-	send("")
-	send("")
-	expect(4)
-	a.query(t, "-c", `UPDATE flushes SET saved = now() - interval '8 days'`)
-	send(`"second"`)
-	expect(4)
-	send(`"third"`)
-	send(`"first"`)
-	expect(6)
-}
-
 // The application refuses and does not save a request that is not a flush, or that
 // has another secret.
 func TestApplicationRefuses(t *testing.T) {

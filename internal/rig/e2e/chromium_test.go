@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -57,7 +56,6 @@ func startBrowser(t *testing.T, keyHash string) *browser {
 		"--disable-background-networking", "--disable-component-update", "--disable-sync",
 		"--host-resolver-rules=MAP * 127.0.0.1", "--ignore-certificate-errors-spki-list="+keyHash)
 	cmd.ExtraFiles = []*os.File{commandsOut, messagesIn} // 3 and 4, as Chromium expects them
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	b := &browser{
 		output:   rig.NewOutput(),
 		gone:     make(chan struct{}),
@@ -65,14 +63,14 @@ func startBrowser(t *testing.T, keyHash string) *browser {
 		answers:  make(map[int64]chan answer),
 		tabs:     make(map[string]*tab),
 	}
-	process := rig.Start(t, cmd, b.output, b.output)
+	process := rig.StartGroup(t, cmd, b.output, b.output)
 	commandsOut.Close()
 	messagesIn.Close()
 	go b.read(messages)
 	t.Cleanup(func() {
 		commands.Close() // Chromium ends when this pipe is closed
 		process.Wait(t)
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		process.KillGroup()
 		<-b.gone
 		messages.Close()
 		removeProfile(t, profile)

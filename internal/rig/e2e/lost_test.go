@@ -107,9 +107,7 @@ func startVarnish(t *testing.T, application string) (address, status string) {
 	output := rig.NewOutput()
 	cmd := exec.Command("varnishd", "-F", "-j", "none", "-n", filepath.Join(folder, "work"), "-a", address,
 		"-f", vcl, "-s", "malloc,16m")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its child would outlive it
-	varnish := rig.Start(t, cmd, output, output)
-	t.Cleanup(func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	varnish := rig.StartGroup(t, cmd, output, output)
 	varnish.WaitListening(t, address)
 	return address, "503"
 }

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	}
 	status := m.Run()
 	rig.PrintSummary("e2e", status, fmt.Sprintf(
-		"%s hits by Chromium, %s through nginx, %s by a fleet, %s during restarts, %s for the applications "+
+		"%s hits by browsers, %s through nginx, %s by a fleet, %s during restarts, %s for the applications "+
 			"and %s into a stream: each arrived once",
 		rig.Number(hits.browser.Load()), rig.Number(hits.front.Load()), rig.Number(hits.fleet.Load()),
 		rig.Number(hits.restarts.Load()), rig.Number(hits.application.Load()), rig.Number(hits.stream.Load())))

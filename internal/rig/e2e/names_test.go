@@ -353,7 +353,7 @@ CustomLog %[1]s/access.log "%%{Host}i %%m %%U %%>s"
 	}
 	output := rig.NewOutput()
 	apache := exec.Command("apache2", "-D", "FOREGROUND", "-f", filepath.Join(folder, "apache.conf"))
-	p := rig.Start(t, apache, output, output)
+	p := rig.StartGroup(t, apache, output, output)
 	p.WaitListening(t, listen)
 	return folder
 }

@@ -57,9 +57,7 @@ func onDesk(t *testing.T, height int) *tab {
 // showReceiver opens the page of the receiver after some flushes.
 func showReceiver(t *testing.T) *tab {
 	program := filepath.Join(t.TempDir(), "receiver")
-	if text, err := exec.Command("go", "build", "-o", program, "../../../testdata/recipes/receiver").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, text)
-	}
+	run(t, "", nil, "go", "build", "-buildvcs=false", "-o", program, recipe+"receiver")
 	address, output := "127.0.0.1:"+rig.FreePort(t), rig.NewOutput()
 	receiver := rig.Start(t, exec.Command(program, "-listen", address, "-secret", "s"), output, output)
 	receiver.WaitListening(t, address)
@@ -81,7 +79,9 @@ func showExpress(t *testing.T) *tab {
 	a := startApplication(t, "fsync=off")
 	for ago := 29; ago >= 0; ago-- {
 		n := int64(400 + 37*(ago*ago%11) - 8*ago)
-		a.save(t, map[string]int64{"article-42": n, "article-7": n / 3, "newsletter-7": n / 5, "share article-42": n / 17})
+		a.save(t, map[string]int64{
+			"article-42": n, "article-7": n / 3, "newsletter-7": n / 5, "share article-42": n / 17,
+		})
 		a.query(t, "-c", fmt.Sprintf("UPDATE hits SET day = day - %d WHERE day = current_date", ago))
 	}
 	address, err := url.Parse(a.url)

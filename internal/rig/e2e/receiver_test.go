@@ -19,10 +19,7 @@ import (
 func TestReceiverShowsWhatArrives(t *testing.T) {
 	t.Parallel()
 	program := filepath.Join(t.TempDir(), "receiver")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "../../../testdata/recipes/receiver")
-	if text, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, text)
-	}
+	run(t, "", nil, "go", "build", "-buildvcs=false", "-o", program, recipe+"receiver")
 	address, output := "127.0.0.1:"+rig.FreePort(t), rig.NewOutput()
 	d := rig.StartDaemon(t, map[string]any{"endpoint": "http://" + address + "/save_hits", "secret": "s"})
 	pixel := "http://" + d.Address + "/pixel.gif"

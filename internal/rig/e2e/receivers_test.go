@@ -177,6 +177,8 @@ func (r *receiver) refuses(t *testing.T) {
 		{400, flush(`{"a":1,"b":true}`)},
 		{400, flush(`{"a":1,"b":null}`)},
 		{400, flush(`{"a":1,"b":{}}`)},
+		{400, flush(strings.Repeat("[", 100_000))},
+		{400, flush(strings.Repeat(`{"a":`, 100_000))},
 	} {
 		if status := r.post(t, "", c.form); status != c.status {
 			t.Errorf("%.100q: status %d, want %d", c.form, status, c.status)
@@ -272,7 +274,8 @@ func (r *receiver) savesHostileKeys(t *testing.T, endpoint string) {
 		`"`, `'`, `\`, `\\`, `\ud800`, "`", "{}", "{1,2}", "NULL", "null", "[]", "a[b]", "a[", "a.b",
 		"'); DROP TABLE hits; --", "1' OR '1'='1", "$1", "?", "%s", "%00", "%", "{{7*7}}", "../../etc/passwd",
 		"<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "() { :;}; echo", "; cat /etc/passwd",
-		"\t", "\n", "\r\n", "\x1b[31m", "\u2028", " ", "  ", "+", "&", "=", "a&secret=b", "\x7f", "\x80", "\xed\xa0\x80",
+		"\t", "\n", "\r\n", "\x1b[31m", "\u2028", " ", "  ", "+", "&", "=", "a&secret=b", "\x7f",
+		"\x80", "\xed\xa0\x80",
 		"ü", "u\u0308", "é", "日本", "🙂", "👩‍👩‍👧", "\ufeff", "\U0010ffff",
 		strings.Repeat("x", 15000), strings.Repeat("🙂", 1200), strings.Repeat("\x00", 4000),
 	}
@@ -297,7 +300,8 @@ func (r *receiver) savesHostileKeys(t *testing.T, endpoint string) {
 	long := strings.Repeat("y", 20000)
 	escaped := strings.Repeat(`\u0001`, 20000)
 	for _, json := range []string{
-		`{"\ud800":1}`, `{"\udbff":1,"x\udc00":2}`, `{"\\ud800":4,"\ud83d\ude42":8,"` + long + `":16,"` + escaped + `":32}`,
+		`{"\ud800":1}`, `{"\udbff":1,"x\udc00":2}`,
+		`{"\\ud800":4,"\ud83d\ude42":8,"` + long + `":16,"` + escaped + `":32}`,
 	} {
 		if status := r.post(t, "", flush(json)); status != 204 {
 			t.Errorf("%.100s: status %d, want 204", json, status)
@@ -440,11 +444,8 @@ func startProgram(t *testing.T, folder, address string, env []string, command ..
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir, cmd.Env = folder, append(os.Environ(), env...)
-	// gunicorn's workers are ended with their group.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	output := rig.NewOutput()
-	p := rig.Start(t, cmd, output, output)
-	t.Cleanup(func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	p := rig.StartGroup(t, cmd, output, output)
 	p.WaitListening(t, address)
 	return p
 }
@@ -463,7 +464,7 @@ func run(t *testing.T, folder string, env []string, command ...string) {
 // them after a flush.
 func startGo(t *testing.T) *receiver {
 	program, address := filepath.Join(t.TempDir(), "receiver"), "127.0.0.1:"+rig.FreePort(t)
-	run(t, "", nil, "go", "build", "-o", program, recipe+"receiver")
+	run(t, "", nil, "go", "build", "-buildvcs=false", "-o", program, recipe+"receiver")
 	p := startProgram(t, "", address, nil, program, "-listen", address, "-secret", secret)
 	return &receiver{
 		endpoint: "http://" + address + "/save_hits",
@@ -545,8 +546,8 @@ func startPHP(t *testing.T) *receiver {
 		t.Fatal("there is no php-fpm")
 	}
 	output := rig.NewOutput()
-	fpm := rig.Start(t, exec.Command(program[0], "--nodaemonize", "--fpm-config", filepath.Join(folder, "fpm.conf")),
-		output, output)
+	cmd := exec.Command(program[0], "--nodaemonize", "--fpm-config", filepath.Join(folder, "fpm.conf"))
+	fpm := rig.StartGroup(t, cmd, output, output)
 	output.WaitLine(t, 0, "")
 	address := "127.0.0.1:" + rig.FreePort(t)
 	server := func(address, off, limit string) string {
@@ -588,7 +589,8 @@ func startRails(t *testing.T) *receiver {
 // the exception for a firewall.
 func behind(t *testing.T, name, application, address string) func(string) string {
 	return func(listen string) string {
-		return adapted(t, name, "127.0.0.1:8080", listen, application, address, "# modsecurity off;", "modsecurity off;")
+		return adapted(t, name, "127.0.0.1:8080", listen, application, address,
+			"# modsecurity off;", "modsecurity off;")
 	}
 }
 
@@ -627,9 +629,10 @@ func sqlite(file, address string, process *rig.Process, age string) *receiver {
 			}
 			return counts
 		},
-		query:  func(t *testing.T, sql string) { query(t, sql) },
-		age:    age,
-		refuse: "CREATE TRIGGER refuse BEFORE INSERT ON " + table + " WHEN NEW.key = 'z' BEGIN SELECT RAISE(ABORT, 'z'); END",
+		query: func(t *testing.T, sql string) { query(t, sql) },
+		age:   age,
+		refuse: "CREATE TRIGGER refuse BEFORE INSERT ON " + table +
+			" WHEN NEW.key = 'z' BEGIN SELECT RAISE(ABORT, 'z'); END",
 		accept: "DROP TRIGGER refuse",
 	}
 }

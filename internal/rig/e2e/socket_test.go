@@ -38,7 +38,7 @@ func TestEndpointOverASocket(t *testing.T) {
 	gunicorn := exec.Command("gunicorn", "--bind", "unix:"+folder+"/app.sock", "--workers", "2", "hits")
 	gunicorn.Dir = folder
 	output := rig.NewOutput()
-	rig.Start(t, gunicorn, output, output)
+	rig.StartGroup(t, gunicorn, output, output)
 	for limit := time.Now().Add(rig.Deadline); ; <-time.After(20 * time.Millisecond) {
 		if _, err := os.Stat(folder + "/app.sock"); err == nil {
 			break

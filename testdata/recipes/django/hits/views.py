@@ -40,7 +40,7 @@ def parse(text):
     """Returns the keys and counts of a flush, or None if the text is invalid."""
     try:
         flush = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # also for a text that is nested too deep
         return None
     if type(flush) is not dict or not all(type(n) is int and 0 < n < 1 << 53 for n in flush.values()):
         return None
