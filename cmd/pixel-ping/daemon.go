@@ -32,8 +32,8 @@ import (
 const (
 	requestsUntil = 2 * time.Second         // the requests that are under way
 	deliveryUntil = 6500 * time.Millisecond // the delivery of the counts
-	logUntil      = 8400 * time.Millisecond // the log of the counts; after a second signal it has secondLog
-	stopUntil     = 8500 * time.Millisecond // the flusher; then the program ends
+	logUntil      = 8200 * time.Millisecond // the log of the counts; after a second signal it has secondLog
+	stopUntil     = 8300 * time.Millisecond // the flusher; then the last line has logwriter.Grace
 	secondLog     = 2 * time.Second
 )
 
