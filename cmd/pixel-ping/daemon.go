@@ -146,7 +146,7 @@ func (d *daemon) serve() (err error) {
 	d.flushed = make(chan string, 1)
 	go func() { d.flushed <- d.flusher.Run(d.signals.Abandoned, answered, d.signals.Forced) }()
 	go d.certificate.Watch(d.signals.Abandoned, d.tell)
-	go memory.Return(d.signals.Abandoned)
+	go memory.Return(d.signals.Abandoned, func() int { return int(d.server.Stats().Open) })
 	status := func() string { return d.stats().Status(time.Now()) }
 	d.manager.Ready(d.signals.Stopped, status)
 
