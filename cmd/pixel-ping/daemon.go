@@ -38,7 +38,7 @@ const (
 )
 
 // daemon has the parts of a running daemon, in the order in which start makes them.
-// One that start has not made is nil. run is to be called once.
+// A part that start has not made is nil. run may be called once.
 type daemon struct {
 	path           arguments.Path    // of the configuration
 	stdout, stderr *logwriter.Writer // the log, and what goes wrong

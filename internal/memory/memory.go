@@ -32,12 +32,13 @@ const (
 
 var ballast []byte
 
-// Bound sets the collector's limit to what the process may hold: keys is the
-// bound of the store in bytes, connections how many may be open. The limit lies
-// above what can be alive: with a limit below that, the collector would run all the
-// time. But it lies below what the machine has, where there is no ballast either.
-// Bound also lets garbage take a third of what is alive, the ballast included.
-// Bound changes nothing if the operator has set GOMEMLIMIT or GOGC.
+// Bound sets the collector's limit to what the process may hold: keys is the bound of the
+// store in bytes, connections how many may be open. The limit lies above what can be alive:
+// with a limit below that, the collector would run all the time. If the machine has less
+// memory, the limit is what the collector may use of it, and there is no ballast.
+//
+// Bound also lets garbage take a third of what is alive, the ballast included. It changes
+// nothing if the operator has set GOMEMLIMIT or GOGC.
 func Bound(machine Machine, keys int64, connections int) {
 	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
 		return
