@@ -33,7 +33,7 @@ const (
 	requestsUntil = 2 * time.Second         // the requests that are under way
 	deliveryUntil = 6500 * time.Millisecond // the delivery of the counts
 	logUntil      = 8200 * time.Millisecond // the log of the counts; after a second signal it has secondLog
-	stopUntil     = 8300 * time.Millisecond // the flusher; then the last line has logwriter.Grace
+	stopUntil     = 8400 * time.Millisecond // the flusher; the last line has until logUntil and logwriter.Grace
 	secondLog     = 2 * time.Second
 )
 
