@@ -32,13 +32,13 @@ import (
 const (
 	requestsUntil = 2 * time.Second         // the requests that are under way
 	deliveryUntil = 6500 * time.Millisecond // the delivery of the counts
-	logUntil      = 8400 * time.Millisecond // the log of the counts; after a second signal it has secondLog
-	stopUntil     = 8500 * time.Millisecond // the flusher; then the program ends
+	logUntil      = 8200 * time.Millisecond // the log of the counts; after a second signal it has secondLog
+	stopUntil     = 8400 * time.Millisecond // the flusher; the last line has until logUntil and logwriter.Grace
 	secondLog     = 2 * time.Second
 )
 
 // daemon has the parts of a running daemon, in the order in which start makes them.
-// One that start has not made is nil. run is to be called once.
+// A part that start has not made is nil. run may be called once.
 type daemon struct {
 	path           arguments.Path    // of the configuration
 	stdout, stderr *logwriter.Writer // the log, and what goes wrong
@@ -146,7 +146,7 @@ func (d *daemon) serve() (err error) {
 	d.flushed = make(chan string, 1)
 	go func() { d.flushed <- d.flusher.Run(d.signals.Abandoned, answered, d.signals.Forced) }()
 	go d.certificate.Watch(d.signals.Abandoned, d.tell)
-	go memory.Return(d.signals.Abandoned)
+	go memory.Return(d.signals.Abandoned, func() int { return int(d.server.Stats().Open) })
 	status := func() string { return d.stats().Status(time.Now()) }
 	d.manager.Ready(d.signals.Stopped, status)
 

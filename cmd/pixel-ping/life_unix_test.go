@@ -359,6 +359,10 @@ func TestHealth(t *testing.T) {
 			}
 			d.Signal(t, syscall.SIGSTOP)
 			defer d.Signal(t, syscall.SIGCONT)
+			// Until it has really stopped, it may answer.
+			if _, err := syscall.Wait4(d.Cmd.Process.Pid, nil, syscall.WUNTRACED, nil); err != nil {
+				t.Fatal(err)
+			}
 			want := "pixel-ping: " + path + ": the daemon does not answer: no answer within 2.5s\n"
 			if status, said := health(t, path); status != 1 || said != want {
 				t.Errorf("while it is stopped: exit status %d, %q, want %q", status, said, want)

@@ -85,12 +85,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return status
 	}
 	out, log := logwriter.NewPair(stdout, stderr)
-	// The process ends when run returns. The lines under way get a moment before.
-	defer func() {
-		end := time.Now().Add(logwriter.Grace)
-		out.Wait(time.Until(end))
-		log.Wait(time.Until(end))
-	}()
 	d := daemon{path: path, stdout: out, stderr: log}
 	var err error
 	switch what {
@@ -101,14 +95,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case arguments.Health:
 		err = d.askHealth(ctx)
 	}
-	if err == nil {
-		return 0
+	wait := logwriter.Grace
+	if err != nil {
+		fmt.Fprintf(log, "pixel-ping: %s\n", arguments.OneLine(err.Error()))
+		status, wait = 1, log.Left()
 	}
-	fmt.Fprintf(log, "pixel-ping: %s\n", arguments.OneLine(err.Error()))
 	if what == arguments.Run && d.refused {
-		return 78 // EX_CONFIG of sysexits.h: no service manager needs to try again
+		status = 78 // EX_CONFIG of sysexits.h: no service manager needs to try again
 	}
-	return 1
+	// The process ends when run returns. The lines under way get a moment before.
+	end := time.Now().Add(wait)
+	out.Wait(time.Until(end))
+	log.Wait(time.Until(end))
+	return status
 }
 
 // check is --check: a start that ends before anything is made or listened on.

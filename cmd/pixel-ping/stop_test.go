@@ -160,10 +160,10 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// The parts of a stop end in this order, and all end within 9 seconds. After the
-// last part, run waits for stdout and for stderr.
+// The parts of a stop end in this order, and all end within 9 seconds. After the last part,
+// run waits for the last line, on stdout and stderr at the same time.
 func TestStopBudget(t *testing.T) {
-	ends := []time.Duration{requestsUntil, deliveryUntil, logUntil, stopUntil, 9*time.Second - 2*logwriter.Grace}
+	ends := []time.Duration{requestsUntil, deliveryUntil, logUntil, stopUntil, 9*time.Second - logwriter.Grace}
 	if !slices.IsSorted(ends) {
 		t.Errorf("the parts of a stop end after %v", ends)
 	}
@@ -322,6 +322,43 @@ func TestSecondSignalLimitsTheLog(t *testing.T) {
 	began := time.Now()
 	if status, took := d.Wait(t), time.Since(began); status != 1 || took > 4*time.Second {
 		t.Errorf("exit status %d after %v, want 1 after at most 4s", status, took)
+	}
+}
+
+// With stdout and stderr in one pipe, a reader of 1 kB a second still gets the last line of a
+// stop, and the stop ends within 9 seconds.
+func TestLastLineForASlowReader(t *testing.T) {
+	t.Parallel()
+	d, log := startPiped(t, map[string]any{"endpoint": nobody})
+	for i := range 1000 { // more than a pipe holds
+		d.hit(t, fmt.Sprint("key=", i, strings.Repeat("x", 100)))
+	}
+	var all strings.Builder
+	stopped, read := make(chan bool), make(chan bool)
+	go func() {
+		defer close(read)
+		for chunk := make([]byte, 4096); ; {
+			n, err := log.Read(chunk)
+			all.Write(chunk[:n])
+			if err != nil {
+				return
+			}
+			select {
+			case <-stopped:
+			case <-time.After(4 * time.Second):
+			}
+		}
+	}()
+	began := time.Now()
+	d.Signal(t, syscall.SIGTERM)
+	if status, took := d.Wait(t), time.Since(began); status != 1 || took > 9*time.Second {
+		t.Errorf("exit status %d after %v, want 1 after at most 9s", status, took)
+	}
+	close(stopped)
+	<-read
+	want := "\npixel-ping: 1000 hits of 1000 keys were not delivered; the log does not have them\n"
+	if !strings.HasSuffix(all.String(), want) {
+		t.Errorf("the log ends %q", all.String()[all.Len()-200:])
 	}
 }
 

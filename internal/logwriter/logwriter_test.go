@@ -333,7 +333,7 @@ func TestFullPipeThatDoesNotBlock(t *testing.T) {
 			w.Wait(time.Hour)
 			if bytesPerSecond == 1000 { // 4,096 bytes take more than two seconds
 				if block.Taken() || !strings.HasPrefix(log, all[:30].text()) ||
-					!strings.HasSuffix(log, "x\npixel-ping: 161 lines left out of the log here\n--- flushed ---\n") {
+					!strings.HasSuffix(log, "x\npixel-ping: 163 lines left out of the log here\n--- flushed ---\n") {
 					t.Errorf("the log is %q", log)
 				}
 			} else if !block.Taken() || log != all.text()+"--- flushed ---\n" {
@@ -362,7 +362,7 @@ func TestDeadline(t *testing.T) {
 		expectDuration(t, began, time.Second)
 		io.WriteString(w, "late\n")
 		w.Wait(Grace)
-		expectDuration(t, began, 1250*time.Millisecond)
+		expectDuration(t, began, 1500*time.Millisecond)
 		pass(time.Hour)
 		first := log.read()
 		if !strings.HasSuffix(first, "x\n") {
@@ -379,28 +379,44 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
-// A stop whose log ends after 8.4 seconds takes at most 8.7, however slow the reader is.
+// A stop whose log ends after 8.2 seconds takes at most 8.7, however slow the reader is, and its
+// last line is written: a block ends while there is time for the line after it.
 func TestStopWithASlowReader(t *testing.T) {
-	for bytesPerSecond, want := range map[int]time.Duration{
-		100: 2250 * time.Millisecond, 1000: 2250 * time.Millisecond, // a chunk takes more than two seconds
-		3000: 8650 * time.Millisecond, 20_000: 103_954 * time.Second / 20_000, // the second one takes all bytes
-	} {
+	for _, test := range []struct {
+		bytesPerSecond int
+		taken, last    bool // the block is taken, and the last line is written
+	}{{100, false, false}, {1000, false, true}, {2000, false, true}, {4000, false, true}, {8000, false, true},
+		{20_000, true, true}} {
 		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
 			w := New(writerFunc(func(p []byte) (int, error) {
-				pass(time.Duration(len(p)) * time.Second / time.Duration(bytesPerSecond))
-				return len(p), nil
+				pass(time.Duration(len(p)) * time.Second / time.Duration(test.bytesPerSecond))
+				return log.Write(p)
 			}))
 			began := time.Now()
-			w.SetDeadline(began.Add(8400 * time.Millisecond))
+			w.SetDeadline(began.Add(8200 * time.Millisecond))
 			block := numbered(1000).write(w)
-			if got := block.Taken(); got != (bytesPerSecond == 20_000) {
-				t.Errorf("%d bytes a second: taken is %v", bytesPerSecond, got)
+			if got := block.Taken(); got != test.taken {
+				t.Errorf("%d bytes a second: taken is %v", test.bytesPerSecond, got)
 			}
-			io.WriteString(w, "3 hits of 2 keys were not delivered; the log does not have them\n")
-			w.Wait(250 * time.Millisecond)
-			expectDuration(t, began, want)
+			const last = "3 hits of 2 keys were not delivered\n"
+			io.WriteString(w, last)
+			w.Wait(w.Left())
+			if took := time.Since(began); took > 8700*time.Millisecond {
+				t.Errorf("%d bytes a second: a stop takes %v", test.bytesPerSecond, took)
+			}
+			if got := strings.HasSuffix(log.String(), last); got != test.last {
+				t.Errorf("%d bytes a second: the last line is written is %v", test.bytesPerSecond, got)
+			}
 			pass(time.Hour)
 		})
+	}
+}
+
+// Without a deadline, a last line has half a second.
+func TestLastLineWithoutADeadline(t *testing.T) {
+	if got := New(io.Discard).Left(); got != 500*time.Millisecond {
+		t.Errorf("a last line has %v, want 500ms", got)
 	}
 }
 

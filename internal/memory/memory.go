@@ -32,12 +32,13 @@ const (
 
 var ballast []byte
 
-// Bound sets the collector's limit to what the process may hold: keys is the
-// bound of the store in bytes, connections how many may be open. The limit lies
-// above what can be alive: with a limit below that, the collector would run all the
-// time. But it lies below what the machine has, where there is no ballast either.
-// Bound also lets garbage take a third of what is alive, the ballast included.
-// Bound changes nothing if the operator has set GOMEMLIMIT or GOGC.
+// Bound sets the collector's limit to what the process may hold: keys is the bound of the
+// store in bytes, connections how many may be open. The limit lies above what can be alive:
+// with a limit below that, the collector would run all the time. If the machine has less
+// memory, the limit is what the collector may use of it, and there is no ballast.
+//
+// Bound also lets garbage take a third of what is alive, the ballast included. It changes
+// nothing if the operator has set GOMEMLIMIT or GOGC.
 func Bound(machine Machine, keys int64, connections int) {
 	if os.Getenv("GOMEMLIMIT") != "" || os.Getenv("GOGC") != "" {
 		return
@@ -62,22 +63,36 @@ func limit(keys int64, connections int) int64 {
 // flushed returns how many bytes keys take during a flush, at most.
 func flushed(keys int64) int64 { return 2*keys + keys/4 }
 
-// returnInterval is the time between two returns of memory. A return is a collection, which
-// takes some milliseconds, or some hundred with as many keys as maxmemory has room for.
-const returnInterval = time.Minute
+const (
+	// returnInterval is the time between two returns of memory, in seconds. A return is a
+	// collection, which takes some milliseconds, or some hundred with as many keys as
+	// maxmemory has room for.
+	returnInterval = 60
+	// spike is how many connections have to come after a return for an early one. The
+	// handshakes of 500 leave 3 MB that can be returned.
+	spike = 500
+)
 
-// Return gives memory that is free back to the system each minute, until ctx ends. The
-// runtime would do so within some four minutes. After a spike of visitors who stay, each
-// takes 36 kB until then, and 28 after a return.
-func Return(ctx context.Context) {
-	ticker := time.NewTicker(returnInterval)
+// Return gives free memory back to the system until ctx ends. It does so each minute, and
+// early when a spike is over: there are 500 more connections than after the last return,
+// and fewer than 50 have come in the last second. open returns how many there are.
+//
+// The runtime would do so within some four minutes. Each visitor of a spike over TLS who
+// stays takes 32 to 36 kB until a return, and 28 after it.
+func Return(ctx context.Context, open func() int) {
+	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	for {
+	for second, returned, before := 1, 0, 0; ; second++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			debug.FreeOSMemory()
 		}
+		now := open()
+		if second%returnInterval == 0 || now >= returned+spike && now < before+spike/10 {
+			debug.FreeOSMemory()
+			returned = now
+		}
+		returned, before = min(returned, now), now
 	}
 }

@@ -87,8 +87,8 @@ func TestCollector(t *testing.T) {
 	}
 }
 
-// Memory that was taken in a spike is returned within a minute, and the returns end with
-// the context.
+// Free memory is returned within a minute; at the end of a spike within two seconds, and not
+// while its connections come.
 func TestReturn(t *testing.T) {
 	held := func() uint64 { // bytes that the process has of the system
 		samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
@@ -96,21 +96,38 @@ func TestReturn(t *testing.T) {
 		return samples[0].Value.Uint64() - samples[1].Value.Uint64()
 	}
 	const size = 128 << 20
-	debug.FreeOSMemory() // so that the block of this test is new memory
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel() // or the bubble would not end
-		go Return(ctx)
-		before := held()
-		block := make([]byte, size)
-		for i := 0; i < len(block); i += os.Getpagesize() {
-			block[i] = 1
-		}
-		during := held()
-		block = nil
-		<-time.After(returnInterval + time.Second)
-		if after := held(); during < before+size/4*3 || after > before+size/4 {
-			t.Errorf("the process holds %d MB before a spike, %d in it and %d after it", before>>20, during>>20, after>>20)
-		}
-	})
+	for _, test := range []struct {
+		open []int         // how many connections there are, second by second
+		want time.Duration // when the memory is returned
+	}{
+		{[]int{0}, time.Minute},
+		{[]int{499}, time.Minute},
+		{[]int{300, 600, 900, 920}, 4 * time.Second},
+		{[]int{500, 1000, 1500, 2000, 2500, 2500}, 6 * time.Second},
+	} {
+		debug.FreeOSMemory() // so that the block of this test is new memory
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel() // or the bubble would not end
+			second := -1
+			go Return(ctx, func() int {
+				second = min(second+1, len(test.open)-1)
+				return test.open[second]
+			})
+			before := held()
+			block := make([]byte, size)
+			for i := 0; i < len(block); i += os.Getpagesize() {
+				block[i] = 1
+			}
+			block = nil
+			for _, moment := range []time.Duration{test.want - time.Millisecond, 2 * time.Millisecond} {
+				<-time.After(moment)
+				synctest.Wait()
+				if now, returned := held(), moment == 2*time.Millisecond; returned != (now < before+size/4) {
+					t.Errorf("%v: the process holds %d MB before a spike and %d after it; returned is %v",
+						test.open, before>>20, now>>20, returned)
+				}
+			}
+		})
+	}
 }

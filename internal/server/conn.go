@@ -53,8 +53,9 @@ type conn struct {
 	heard      bool      // a byte of HTTP has come since the accept
 }
 
-// Read reads, and tells the registry about what has come. Over TLS, the first Read does
-// the handshake. If net/http did it, it would keep the state of TLS for each request.
+// Read reads, and tells the registry that something of a request has come. Over TLS, the
+// first Read does the handshake: net/http does not see that there is TLS, and so keeps no
+// tls.ConnectionState for each connection.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	secure, overTLS := c.Conn.(*tls.Conn)
@@ -69,22 +70,22 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A tlsInput is the connection that TLS reads. It bounds what TLS keeps in memory: the
+// A tlsInput is the connection that TLS reads. It bounds what TLS keeps in memory: a
 // message of a handshake may have 256 kB, and a client may send it byte by byte.
 type tlsInput struct {
 	net.Conn
-	unheard int // bytes that have come since the last one of HTTP
+	unheard int // bytes that TLS has read since it last returned a byte of HTTP
 }
 
-// maxUnheard is how many bytes TLS may read until a byte of HTTP comes of them: a
-// handshake, of 2 kB or of 6 kB with large tickets and a second ClientHello, and a
-// record, which has 16.6 kB at most.
+// maxUnheard bounds tlsInput.unheard. There has to be room for a handshake, which takes
+// 2 kB, or 6 kB with large tickets and a second ClientHello, and then for one record of
+// 16.6 kB.
 const maxUnheard = 24 << 10
 
-// Read reads, unless too much has come of which there was no HTTP.
+// Read reads, unless TLS has read maxUnheard bytes without a byte of HTTP.
 func (in *tlsInput) Read(p []byte) (int, error) {
 	if in.unheard == maxUnheard {
-		return 0, errors.New("too much TLS of which no HTTP comes")
+		return 0, errors.New("too many bytes of TLS without a request")
 	}
 	n, err := in.Conn.Read(p[:min(len(p), maxUnheard-in.unheard)])
 	in.unheard += n

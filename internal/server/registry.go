@@ -206,8 +206,8 @@ func (g *registry) hear(c *conn) {
 // the request, and calls requests.Done when the handler has returned. If began is
 // false, c was closed, to make room, by a sweep or by a stop, and the caller must
 // not handle the request. Closing takes the mutex as well, so a request that was cut
-// off before it began is not counted. Last reports that the connection is to end
-// with the answer.
+// off before it began is not counted. If last is true, a stop has begun, and the
+// connection ends with this answer.
 func (g *registry) begin(c *conn) (began, last bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -219,9 +219,8 @@ func (g *registry) begin(c *conn) (began, last bool) {
 	return true, !g.stopping.IsZero()
 }
 
-// finish notes that net/http has handed an answer to the system, and keeps the
-// connection. During a stop, the connection ends nevertheless: its request had begun
-// before the stop.
+// finish notes that net/http has handed an answer to the system, and would read the next
+// request. During a stop, the connection ends instead: its request began before the stop.
 func (g *registry) finish(c *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

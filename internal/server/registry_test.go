@@ -141,7 +141,7 @@ func TestUnfinishedMakesRoom(t *testing.T) {
 }
 
 // A connection makes no room while its request is answered, but one whose client
-// has not read the answer for unreadTime does. What finds no room is closed.
+// has not read the answer for 250 ms does. What finds no room is closed.
 func TestBusyMakesNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, entered, release := newPipes(), make(chan bool), make(chan bool)
@@ -154,7 +154,7 @@ func TestBusyMakesNoRoom(t *testing.T) {
 		busy := p.dial()
 		go io.WriteString(busy, hit)
 		<-entered
-		<-time.After(unreadTime - 100*time.Millisecond)
+		<-time.After(150 * time.Millisecond)
 		refused := p.dial()
 		synctest.Wait()
 		if isOpen(refused) || !isOpen(busy) {
@@ -183,7 +183,7 @@ func TestOldestOfWaitingAndUnreadMakesRoom(t *testing.T) {
 				g.begin(c)
 				g.requests.Done()
 			}
-			<-time.After(unreadTime)
+			<-time.After(250 * time.Millisecond)
 		}
 		for i, c := range []*conn{older, unread, younger} {
 			if c.state == gone {

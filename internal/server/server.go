@@ -35,13 +35,13 @@ import (
 type Server struct {
 	http     http.Server
 	handler  http.Handler
-	tls      *tls.Config // nil for plain HTTP; http.TLSConfig will not do, since net/http sets it itself in Serve
+	tls      *tls.Config // nil for plain HTTP; not http.TLSConfig, which net/http changes in Serve
 	registry registry
 }
 
-// New returns a Server that serves nothing yet. If certificate is nil, it will speak
-// plain HTTP. Otherwise it will speak HTTPS, and certificate returns the certificate for
-// a handshake, as tls.Config.GetCertificate does. Both are HTTP/1.1, as with the original.
+// New returns a Server that serves nothing yet. If certificate is nil, the Server speaks
+// plain HTTP. Otherwise it speaks HTTPS, and certificate returns the certificate for a
+// handshake, as tls.Config.GetCertificate does. Both are HTTP/1.1, as with the original.
 //
 // The Server writes what the operator should know to stderr, a line each.
 func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error),
@@ -70,7 +70,7 @@ func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Cert
 }
 
 // About sets what the Server's lines about a setting begin with: the configuration's
-// path, a colon and a space. About comes before Serve.
+// path, a colon and a space. It has to be called before Serve.
 func (s *Server) About(prefix string) { s.registry.about = prefix }
 
 // MaxConnections returns how many connections may be open at once.
@@ -79,9 +79,9 @@ func (s *Server) MaxConnections() int { return s.registry.limit }
 // Stats returns what the Server counts.
 func (s *Server) Stats() stats.Connections { return s.registry.stats() }
 
-// URL returns the address at which a person reaches a path of listener. host is the
-// name that listener was made for, as it is passed to Listen, or empty. The address
-// of a Unix socket is what nginx's proxy_pass takes.
+// URL returns the address at which a person reaches a path of listener. host is the name
+// in the configuration that listener was made for, or empty. The address of a Unix socket
+// is what nginx's proxy_pass takes.
 func (s *Server) URL(host string, listener net.Listener, path string) string {
 	scheme := "http"
 	if s.tls != nil {

@@ -22,10 +22,10 @@ const (
 	stopPoll = 10 * time.Millisecond
 )
 
-// Stop accepts no more connections and ends those that are open. Idle ones end at
-// once, and those over which no byte of a request comes after a moment. The others may
-// finish their requests until ctx ends; then Stop closes them. No handler runs after
-// Stop has returned.
+// Stop accepts no more connections and ends those that are open. Idle ones end at once.
+// Those over which no byte of a request has come end after a moment. The others may finish
+// their requests until ctx ends; then Stop closes them. No handler runs after Stop has
+// returned.
 //
 // http.Server's own Shutdown waits for connections that have never sent a byte,
 // and its Close waits for each client that does not read TLS's close_notify.
@@ -48,8 +48,8 @@ func (s *Server) Stop(ctx context.Context) {
 }
 
 // Inherit tells the Server that another process also holds its listening sockets, and
-// serves them next: connections that are not accepted wait for it. Inherit comes before
-// Serve.
+// serves them next: connections that are not accepted wait for it. Inherit has to be called
+// before Serve.
 func (s *Server) Inherit() { s.registry.inherited = true }
 
 // stop closes the listeners and ends the sweeps. From now on, each connection ends

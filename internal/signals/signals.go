@@ -25,8 +25,8 @@ type Signals struct {
 	stop, forced chan os.Signal
 }
 
-// Watch takes the signals of the process until Close is called. parent is the parent of
-// Stopped alone: a stop goes on delivering. second is called at a second signal.
+// Watch takes the signals of the process until Close is called. The end of parent ends
+// Stopped but not Abandoned, since a stop still delivers. second is called at a second signal.
 func Watch(parent context.Context, second func()) *Signals {
 	s := &Signals{stop: make(chan os.Signal, 1), forced: make(chan os.Signal, 1)}
 	s.Forced = s.forced
