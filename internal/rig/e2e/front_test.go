@@ -304,7 +304,7 @@ func TestFrontLogsWhatIsCounted(t *testing.T) {
 		}
 		t.Errorf("%d keys are logged, but %d are counted", len(logged), len(counted))
 	}
-	if got := connections.Load(); got > 2*clients {
+	if got := connections.Load(); got > 4*clients { // a busy machine makes nginx open some more
 		t.Errorf("%d connections to the daemon for %d clients", got, clients)
 	}
 }
