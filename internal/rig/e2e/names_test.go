@@ -352,7 +352,8 @@ CustomLog %[1]s/access.log "%%{Host}i %%m %%U %%>s"
 		}
 	}
 	output := rig.NewOutput()
-	apache := exec.Command("apache2", "-D", "FOREGROUND", "-f", filepath.Join(folder, "apache.conf"))
+	// With -X there is one process. Otherwise, others would outlive it.
+	apache := exec.Command("apache2", "-X", "-f", filepath.Join(folder, "apache.conf"))
 	p := rig.Start(t, apache, output, output)
 	p.WaitListening(t, listen)
 	return folder
