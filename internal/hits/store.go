@@ -22,6 +22,11 @@ const (
 	asideTime = time.Hour
 )
 
+// Counts maps each key to its number of hits, at least 1. The number is behind a pointer so that Record need not
+// assign to the map for a known key: the assignment would replace the key in the map by the key of the request, and
+// keep the memory of the request alive.
+type Counts map[string]*int64
+
 // A Store counts hits, and holds the batches that are not delivered yet. A count is in exactly one place: it is
 // being counted, in one batch, or set aside.
 //
@@ -329,11 +334,10 @@ func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Cou
 	s.send(b)
 }
 
-// read returns the counts sorted by the bytes of their keys. It may read a file.
+// read returns the counts sorted by the bytes of their keys, which is the order in which they are logged and sent. It
+// may read a file. (The original's order is that of JavaScript objects: integer-like keys first, then the others by
+// their first hit.)
 func (s *Store) read(counts Counts) []Count {
-	if s.journal == nil {
-		return counts.List()
-	}
 	list, lost := make([]Count, 0, len(counts)), 0
 	for key, n := range counts {
 		if hits, ok := journal.Load(n); ok && hits > 0 {
@@ -418,7 +422,7 @@ func (s *Store) SealAside() *Batch {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.newBatch(s.aside.List(), nil)
+	b := s.newBatch(s.read(s.aside), nil)
 	s.aside, s.asideHeld, s.stats.Aside = make(Counts), 0, 0
 	s.stats.Pending += Sum(b.List)
 	s.send(b)
@@ -453,7 +457,7 @@ func (s *Store) Close() (kept, lost []Count) {
 		file = s.journal.Seal()
 		defer s.journal.Close()
 	}
-	last, rest := s.newBatch(s.read(s.live), file), s.newBatch(s.loose.List(), nil)
+	last, rest := s.newBatch(s.read(s.live), file), s.newBatch(s.read(s.loose), nil)
 	for _, b := range append(s.batches, last, rest) {
 		if b.file != nil && !b.file.Lost() {
 			kept = append(kept, b.Left()...)

@@ -48,8 +48,7 @@ type File struct {
 }
 
 const (
-	// growSize is how much a file grows by, ahead of its use: some ten thousand keys. That takes a millisecond or
-	// two.
+	// growSize is how much a file grows by, ahead of its use: some ten thousand keys.
 	growSize = 1 << 20
 	// retryAfter is the time between two attempts to grow. Each may fill the disk for a moment.
 	retryAfter = time.Second
@@ -79,10 +78,12 @@ func (f *File) Lost() bool { return isDeleted(f.file) }
 // addresses of its counts must not be used any more.
 func (f *File) Remove() error {
 	defer f.release()
-	if f.damaged {
-		return f.journal.describe(f.journal.rename(f.name+".hits", f.name+".damaged"))
-	}
-	return f.journal.describe(f.journal.remove(f.name + ".hits"))
+	return f.journal.describe(f.journal.change("remove "+f.name, func() error {
+		if f.damaged {
+			return f.journal.root.Rename(f.name+".hits", f.name+".damaged")
+		}
+		return f.journal.root.Remove(f.name + ".hits")
+	}))
 }
 
 // release unmaps and closes the file.
@@ -120,8 +121,7 @@ func (j *Journal) create() (*File, error) {
 		})
 	}
 	if err != nil {
-		f.release()
-		j.remove(f.name + ".hits")
+		f.Remove()
 		return nil, err
 	}
 	f.size, f.used = growSize, headerSize
@@ -327,14 +327,4 @@ func (f *File) write(data []byte, offset int64) error {
 		_, err := f.file.WriteAt(data, offset)
 		return err
 	})
-}
-
-func (j *Journal) sync(file *os.File) error { return j.change("sync "+file.Name(), file.Sync) }
-
-func (j *Journal) rename(from, to string) error {
-	return j.change("rename "+from, func() error { return j.root.Rename(from, to) })
-}
-
-func (j *Journal) remove(name string) error {
-	return j.change("remove "+name, func() error { return j.root.Remove(name) })
 }

@@ -1,10 +1,8 @@
-// Package journal keeps counts in files that are mapped into memory, so that they outlive the process: a hit stays
-// one addition in memory, and the kernel holds what was added even if the process is killed at the next
-// instruction. The original has nothing like it.
+// Package journal keeps counts in files that are mapped into memory, so that they outlive the process: a hit stays one
+// addition in memory, and the kernel holds what was added. The original has nothing like it.
 //
-// There is one live file, to which keys and hits are added. Seal ends that: the counts of a sealed file do not
-// change any more. It is delivered as it is, under its id, and deleted. No count ever moves from one file to
-// another.
+// There is one live file, to which keys and hits are added. Once it is sealed, its counts do not change any more. It is
+// delivered as it is, under its id, and deleted. No count ever moves from one file to another.
 //
 // # Files
 //
@@ -20,13 +18,11 @@
 //	offset  record, at a multiple of 8
 //	0       the count, at most 2^48; 0 if the key was set aside before the file was sent
 //	8       bits 0 to 15: the length of the key in bytes; bit 16: 0; bits 17 to 63: the lower 47 bits of the checksum of
-//	        the record's offset in the file, as a word, and the key
+//	        the record's offset in the file, as a word, and the key; where the whole word is zero, no record follows
 //	16      the key, then zeroes up to a multiple of 8
 //
-// A checksum is the CRC-64 (ECMA-182, as in xz) of the file's id followed by what is said above. No client knows
-// the id, so no client can make a key that looks like a record.
-//
-// Where the word at 8 is zero, no record follows. This word is stored last: a record that can be seen is whole.
+// The word at 8 is stored last: a record that can be seen is whole. A checksum is the CRC-64 (ECMA-182, as in xz) of the
+// file's id followed by what is said above. No client knows the id, so no client can make a key that looks like a record.
 package journal
 
 import (
@@ -34,6 +30,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"syscall"
 )
@@ -154,6 +151,43 @@ func leftAlone(path, name string, err error) string {
 	return fmt.Sprintf("journal %s: %s is left alone: %v", path, name, bare(err))
 }
 
+// Check reports in one line why Open would not be able to use the directory, as far as that can be said without a
+// change on the disk and without the lock: another process may use it. A directory that is missing is made by Open,
+// which needs its parent. If path is empty, there is nothing to report. Check calls tell with a line for each file that
+// Open would leave alone as it is of another format.
+func Check(path string, tell func(line string)) error {
+	j := &Journal{path: path}
+	if path == "" {
+		return nil
+	}
+	if errSystem != nil {
+		return j.describe(errSystem)
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = writable(filepath.Dir(filepath.Clean(path)))
+	case err == nil && !info.IsDir():
+		err = syscall.ENOTDIR
+	case err == nil:
+		if err = writable(path); isFull(err) {
+			err = nil // Open can do without.
+		}
+	}
+	names, _ := filepath.Glob(filepath.Join(path, "*.hits"))
+	for _, name := range names {
+		file, err := os.Open(name)
+		if err == nil {
+			_, err = readHeader(file)
+			file.Close()
+		}
+		if err != nil {
+			tell(leftAlone(path, filepath.Base(name), err))
+		}
+	}
+	return j.describe(err)
+}
+
 // Add appends key, which the live file does not hold yet, with a count of at least 1, and returns the address of
 // the count. The caller may use the count through the functions Add and Load, until the file is removed. Add keeps
 // no reference to key, and waits for no disk. An error says why there is no room now.
@@ -230,3 +264,5 @@ func (j *Journal) change(step string, do func() error) error {
 	}
 	return do()
 }
+
+func (j *Journal) sync(file *os.File) error { return j.change("sync "+file.Name(), file.Sync) }
