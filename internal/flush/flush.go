@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/hits"
@@ -316,7 +319,7 @@ func (f *Flusher) report(r endpoint.Report) {
 	f.Stdout.Wait(logDelay)
 	if r.Err != nil {
 		// The error may quote the other end: a name in its certificate, say.
-		fmt.Fprintf(f.Stderr, "--- %s\n", escape(r.Err.Error()))
+		fmt.Fprintf(f.Stderr, "--- %s\n", appendEscaped(nil, r.Err.Error()))
 	} else {
 		fmt.Fprintln(f.Stdout, "--- flushed ---")
 	}
@@ -326,7 +329,7 @@ func (f *Flusher) report(r endpoint.Report) {
 	}
 	if to := endpoint.RedirectsTo(r.Err); to != "" {
 		f.tell(`%sthe application redirects to %s, which is not followed; "endpoint" may have to be that`,
-			f.About, escape(to))
+			f.About, appendEscaped(nil, to))
 	}
 	if r.Doubled {
 		f.tell("some hits may be counted twice: the application may have saved them before its answer was lost, " +
@@ -366,4 +369,37 @@ func (f *Flusher) logCounts(list []hits.Count) {
 // amount says how many hits of how many keys are in a list.
 func amount(list []hits.Count) string {
 	return fmt.Sprintf("%s of %s", logwriter.Plural(hits.Sum(list), "hit"), logwriter.Plural(len(list), "key"))
+}
+
+// lines are the lines of the log for a list.
+type lines []hits.Count
+
+// append appends line i to dst.
+func (l lines) append(dst []byte, i int) []byte {
+	dst = strconv.AppendInt(dst, l[i].Hits, 10)
+	dst = append(dst, ":\t"...)
+	return append(appendEscaped(dst, l[i].Key), '\n')
+}
+
+// String returns all lines.
+func (l lines) String() string {
+	var text []byte
+	for i := range l {
+		text = l.append(text, i)
+	}
+	return string(text)
+}
+
+// appendEscaped appends s without the characters that would break its line in the log: control characters, and those
+// that some programs take for the end of a line. The original prints keys as they are: with %0A in a key, a client
+// can forge a line, and with other control characters it can control the terminal.
+func appendEscaped(dst []byte, s string) []byte {
+	for _, r := range s {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			dst = fmt.Appendf(dst, `\u%04x`, r)
+		} else {
+			dst = utf8.AppendRune(dst, r)
+		}
+	}
+	return dst
 }

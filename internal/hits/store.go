@@ -100,8 +100,11 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 // send adds a batch to those that are out.
 func (s *Store) send(b *Batch) {
 	left := b.Left()
+	bytes := cost(left...) // No hit waits for this.
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.stats.Keys += int64(len(left))
-	s.out += cost(left...)
+	s.out += bytes
 	s.batches = append(s.batches, b)
 }
 
@@ -222,11 +225,12 @@ func (s *Store) fail(err error, consequence string) {
 
 // gone says that a list is done with.
 func (s *Store) gone(list []Count) {
+	bytes, hits := cost(list...), Sum(list)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Keys -= int64(len(list))
-	s.out -= cost(list...)
-	s.stats.Pending -= Sum(list)
+	s.out -= bytes
+	s.stats.Pending -= hits
 }
 
 // List copies the counts and leaves them in the Store. It returns them sorted by the bytes of their keys. A hit
@@ -329,8 +333,6 @@ func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Cou
 		return
 	}
 	b.Memo, s.memo = s.memo, nil
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.send(b)
 }
 
@@ -420,12 +422,12 @@ func (s *Store) SealAside() *Batch {
 	if len(s.aside) == 0 {
 		return nil
 	}
+	b := s.newBatch(s.read(s.aside), nil)
+	s.send(b)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.newBatch(s.read(s.aside), nil)
+	s.stats.Pending += s.stats.Aside
 	s.aside, s.asideHeld, s.stats.Aside = make(Counts), 0, 0
-	s.stats.Pending += Sum(b.List)
-	s.send(b)
 	return b
 }
 

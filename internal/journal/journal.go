@@ -21,8 +21,8 @@
 //	        the record's offset in the file, as a word, and the key; where the whole word is zero, no record follows
 //	16      the key, then zeroes up to a multiple of 8
 //
-// The word at 8 is stored last: a record that can be seen is whole. A checksum is the CRC-64 (ECMA-182, as in xz) of the
-// file's id followed by what is said above. No client knows the id, so no client can make a key that looks like a record.
+// The word at 8 is stored last: a record that can be seen is whole. A checksum is the CRC-64 (ECMA-182, as in xz) of
+// the file's id followed by what is said above. No client knows the id, so none can make a key that looks like a record.
 package journal
 
 import (
@@ -163,16 +163,11 @@ func Check(path string, tell func(line string)) error {
 	if errSystem != nil {
 		return j.describe(errSystem)
 	}
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	err := writable(path + "/.")
+	if errors.Is(err, fs.ErrNotExist) {
 		err = writable(filepath.Dir(filepath.Clean(path)))
-	case err == nil && !info.IsDir():
-		err = syscall.ENOTDIR
-	case err == nil:
-		if err = writable(path); isFull(err) {
-			err = nil // Open can do without.
-		}
+	} else if isFull(err) {
+		err = nil // Open can do without.
 	}
 	names, _ := filepath.Glob(filepath.Join(path, "*.hits"))
 	for _, name := range names {
@@ -193,7 +188,7 @@ func Check(path string, tell func(line string)) error {
 // no reference to key, and waits for no disk. An error says why there is no room now.
 func (j *Journal) Add(key string, hits int64) (*int64, error) {
 	if len(key) > maxKey {
-		return nil, j.describe(errLongKey)
+		return nil, j.describe(fmt.Errorf("a key is longer than %d bytes", maxKey))
 	}
 	if j.live == nil {
 		return nil, j.describe(j.failure)
@@ -201,8 +196,6 @@ func (j *Journal) Add(key string, hits int64) (*int64, error) {
 	n, err := j.live.add(Record{key, hits})
 	return n, j.describe(err)
 }
-
-var errLongKey = fmt.Errorf("a key is longer than %d bytes", maxKey)
 
 // Prepare makes the file that follows the live one. It is called before Seal, without the lock, and not at the same
 // time.
@@ -216,7 +209,7 @@ func (j *Journal) Prepare() {
 // Prepare has made is live then.
 func (j *Journal) Seal() *File {
 	f := j.live
-	if f != nil && f.keys == 0 {
+	if f != nil && f.used == headerSize {
 		return nil
 	}
 	j.live, j.next = j.next, nil
