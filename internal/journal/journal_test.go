@@ -428,6 +428,30 @@ func TestNoHitWaitsForTheDisk(t *testing.T) {
 	kill(j)
 }
 
+// A file that somebody has cut does not grow: zeroes would take the place of its counts, and nobody would know.
+func TestFileIsCutBeforeItGrows(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := opened(t, dir)
+	n := add(t, j, "a", 1)
+	<-j.live.growth
+	name := files(t, dir)[0]
+	if err := os.Truncate(name, 0); err != nil {
+		t.Fatal(err)
+	}
+	j.live.growMore()
+	if err := <-j.live.growth; !errors.Is(err, ErrFault) {
+		t.Errorf("the file grows with the error %v", err)
+	}
+	j.live.growth = nil
+	if Add(n, 1) {
+		t.Error("a hit is added to a count that is gone")
+	}
+	if info, err := os.Stat(name); err != nil || info.Size() > 0 {
+		t.Errorf("the file has grown again: %v, error %v", info, err)
+	}
+	kill(j)
+}
+
 // The progress is stored before it counts, and the first time all of the file is on the disk.
 func TestOrderOfChanges(t *testing.T) {
 	var steps []string
