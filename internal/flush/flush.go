@@ -26,8 +26,8 @@ type Sender interface {
 	Ping(ctx context.Context) endpoint.Report
 }
 
-// Flusher delivers the counts of its Store. While Run or Flush runs, nobody else may take counts from the Store.
-// There is one flush at a time: only one of the two methods may run, and the fields must not change while it does.
+// Flusher delivers the counts of its Store. Only one of Run and Flush may run at a time; while it does, nobody else may
+// take counts from the Store, and the fields must not change.
 type Flusher struct {
 	Store    *hits.Store
 	Endpoint Sender            // nil: the counts are logged, and stay in the Store
@@ -37,8 +37,7 @@ type Flusher struct {
 	Stderr   *logwriter.Writer // what went wrong
 	About    string            // what lines about a setting begin with: the configuration's path, a colon and a space
 
-	// Alive is called by Run, which calls it again within that time, unless the Endpoint
-	// waits for an answer meanwhile. It may be nil.
+	// Alive is called by Run, which calls it again within that time unless a delivery takes longer. It may be nil.
 	Alive func(within time.Duration)
 
 	logged *logwriter.Entry // the last block of counts that the log has accepted
@@ -57,8 +56,8 @@ type Flusher struct {
 }
 
 const (
-	// fullInterval is the least time between two flushes for want of room. Otherwise, clients who invent keys could
-	// cause one POST after the other.
+	// fullInterval is the least time between two flushes for want of room, so that clients who invent keys do not cause
+	// one POST after the other.
 	fullInterval = time.Second
 	// aliveInterval is the time between two calls of Alive while Run has nothing to do.
 	aliveInterval = 10 * time.Second
@@ -66,11 +65,10 @@ const (
 
 // Run flushes at each interval, the first time one interval from now, and when forced receives a signal (the
 // original's setInterval and its handler of SIGUSR2). It also flushes when the Store is full. However many of these
-// come during a flush, one more flush follows it. When stopped is closed, Run flushes what is left and returns.
-// When ctx ends, the delivery under way fails, and any later one fails at once.
+// come during a flush, one more flush follows it. When ctx ends, the delivery under way fails, and any later one too.
 //
-// At its end, Run closes the Store, and returns what is lost. To learn whether the log has that, it waits until the
-// log is written or the deadline of Stdout has passed.
+// When stopped is closed, Run flushes what is left, closes the Store, and returns what is lost. To learn whether the
+// log has that, it waits until the log is written or the deadline of Stdout has passed.
 func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) (lost string) {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
@@ -149,6 +147,7 @@ func (f *Flusher) flushLast(ctx context.Context) (lost string) {
 // retryAside sends the keys that are set aside once more, since there is no later flush. That the application
 // refuses them is no failure.
 func (f *Flusher) retryAside(ctx context.Context) {
+	inDoubt := f.Store.Doubtful()
 	b := f.Store.SealAside()
 	if b == nil {
 		return
@@ -159,12 +158,8 @@ func (f *Flusher) retryAside(ctx context.Context) {
 	}
 	f.count(func(s *stats.Flushes) { s.DeliveredHits += hits.Sum(b.List) - hits.Sum(b.Left()) })
 	if left := b.Left(); len(left) > 0 {
-		var doubt int64
-		if b.Doubt {
-			doubt = hits.Sum(left)
-		}
-		f.tell("refused by the application: %s",
-			undelivered(left, doubt, f.logLost(asideText, left)))
+		doubt := f.Store.Doubtful() - inDoubt
+		f.tell("refused by the application: %s", undelivered(left, doubt, f.logLost(asideText, left)))
 	}
 	f.Store.Forget(b)
 }
@@ -193,8 +188,7 @@ func (f *Flusher) Unfinished() string {
 
 // Flush logs the counts and delivers them (the original's flush), even if there are none. The batches of earlier
 // flushes come first, as they were. What was counted since follows if the application has accepted them, or has
-// answered that it does not accept them. Flush returns when the application has accepted everything, or a delivery
-// has failed. However slowly the log is read, no POST waits for it.
+// answered that it does not accept them. However slowly the log is read, no POST waits for it.
 func (f *Flusher) Flush(ctx context.Context) { f.flush(ctx, false) }
 
 // flush is Flush. The last one makes no empty flush, which would tell the application that the daemon lives.
@@ -253,8 +247,7 @@ func (f *Flusher) count(change func(s *stats.Flushes)) {
 	change(&f.stats)
 }
 
-// Stats returns what the Flusher counts. It may be called by many goroutines at once, also while Run or Flush runs:
-// it waits for no delivery.
+// Stats returns what the Flusher counts. It may be called by many goroutines at once, and waits for no delivery.
 func (f *Flusher) Stats() stats.Flushes {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -278,8 +271,7 @@ func (f *Flusher) deliver(ctx context.Context, b *hits.Batch) endpoint.Report {
 	return report
 }
 
-// setAside logs keys that the application refuses, and has the Store hold them. It waits for the log, but in all no
-// longer than a moment of a flush.
+// setAside logs keys that the application refuses, and has the Store hold them. It waits a moment for the log.
 func (f *Flusher) setAside(list []hits.Count) {
 	fmt.Fprintf(f.Stdout, "%s\n%s", asideText, lines(list))
 	began := time.Now()
@@ -344,11 +336,9 @@ func (f *Flusher) tell(format string, a ...any) {
 
 const (
 	// logDelay is how long a flush waits at its end for its lines to be written, so that an error on stderr follows
-	// them, as in the original, and so that the log is not busy at a next flush that comes at once. It is short, as
-	// that flush waits, too.
+	// them, as in the original, and so that the log is not busy at a next flush that comes at once.
 	logDelay = 200 * time.Millisecond
-	// asidePatience is how long a flush waits in all for the lines of keys that are set aside: they may be in
-	// hundreds of blocks.
+	// asidePatience is how long a flush waits in all for the lines of keys that are set aside, in up to 100 blocks.
 	asidePatience = time.Second
 
 	asideText = "Refused by the application:"

@@ -70,8 +70,7 @@ func NewStore(limit int64) *Store {
 }
 
 // Open returns a Store as NewStore does. Unless dir is empty, the Store keeps its counts in the journal in that
-// directory, and goes on with those that an earlier process left there. Open calls tell with a line about each of
-// the journal's files that cannot be used. Its errors are those of journal.Open.
+// directory, and goes on with those that an earlier process left there. See journal.Open for tell and for errors.
 func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	s := NewStore(limit)
 	if dir == "" {
@@ -108,9 +107,8 @@ func (s *Store) send(b *Batch) {
 	s.batches = append(s.batches, b)
 }
 
-// Record adds a hit to key (the original's record). It does not keep key: it stores a new key as a copy, and
-// allocates nothing for a known one. If there is no room for a new key, Record refuses the hit and sends a value to
-// Full.
+// Record adds a hit to key (the original's record). It stores a new key as a copy, and allocates nothing for a known
+// one. If there is no room for a new key, Record refuses the hit and sends a value to Full.
 func (s *Store) Record(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,15 +160,15 @@ func (s *Store) insert(key string, hits int64) {
 	s.loose[key] = &hits
 }
 
-// fault says why hits are not in the journal. After a fault in the mapped memory, what the live file has is
-// delivered as it is, and no file is used any more.
+// fault says why hits are not in the journal. After a fault in the mapped memory, what the live file has is delivered
+// as it is, and no file is used any more.
 func (s *Store) fault(err error) {
 	s.fail(err, "new keys are counted in memory only, and are lost if the process is killed")
 	s.faulty = errors.Is(err, journal.ErrFault)
 }
 
-// refuse counts a refused hit, and asks for a flush through Full. It does not ask again until a batch is delivered:
-// while the application is down, it would ask at each hit.
+// refuse counts a refused hit, and asks for a flush through Full, once until a batch is delivered: while the
+// application is down, it would ask at each hit.
 func (s *Store) refuse() {
 	s.stats.Refused++
 	if !s.asked && s.held > 0 {
@@ -360,16 +358,15 @@ func (s *Store) Forget(b *Batch) {
 	b.Finish(len(b.List))
 	s.batches = slices.DeleteFunc(s.batches, func(other *Batch) bool { return other == b })
 	if b.file != nil {
-		s.fail(b.file.Remove(), "a batch that is done with can not be deleted, and may be sent again after the next start")
+		s.fail(b.file.Remove(), "a batch that is done with can not be deleted, and may be sent again after a start")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = s.asked && len(b.List) == 0
 }
 
-// Merge adds what is left of a batch to the counts since then (the original's merge). The batch is in no journal,
-// and not in doubt. Merge refuses nothing, even if there is no room. It locks for each key anew, so that hits are
-// recorded meanwhile.
+// Merge adds what is left of a batch to the counts since then (the original's merge), even if there is no room. The
+// batch is in no journal, and not in doubt. Merge locks for each key anew, so that hits are recorded meanwhile.
 func (s *Store) Merge(b *Batch) {
 	s.memo = b.Memo
 	s.batches = slices.DeleteFunc(s.batches, func(other *Batch) bool { return other == b })
@@ -385,8 +382,7 @@ func (s *Store) Merge(b *Batch) {
 	b.First = len(b.List)
 }
 
-// SetAside holds counts that the application refuses. It returns the number of hits for which there is no room, and
-// which it drops.
+// SetAside holds counts that the application refuses. It drops hits for which there is no room, and says how many.
 func (s *Store) SetAside(list []Count) (dropped int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

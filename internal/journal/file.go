@@ -55,9 +55,8 @@ const (
 	retryAfter = time.Second
 )
 
-// SetProgress stores the progress so that it outlives the process. The first call also writes the file to the disk,
-// so that it outlives a power cut. The progress of a damaged file is not stored: its positions would be those of
-// the readable keys.
+// SetProgress stores the progress so that it outlives the process. The first call also writes the file to the disk, so
+// that it outlives a power cut. A damaged file has none: its positions would be those of the readable keys.
 func (f *File) SetProgress(p Progress) error {
 	if f.damaged {
 		return nil
@@ -78,8 +77,7 @@ func (f *File) Lost() bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Remove deletes the file after its counts were delivered or dropped. A damaged one is kept under another name. The
-// addresses of its counts must not be used any more.
+// Remove deletes the file, whose counts are not used any more. A damaged one is kept under another name.
 func (f *File) Remove() error {
 	defer f.release()
 	return f.journal.describe(f.journal.change("remove "+f.name, func() error {
@@ -158,8 +156,8 @@ func (f *File) grow(start int) error {
 
 var errSlow = errors.New("the disk is too slow")
 
-// reopen maps a file that an earlier process has left, so that keys are added to it again. It returns the addresses
-// of its counts. After an error the file is as before.
+// reopen maps a file that an earlier process has left, so that keys are added to it again. It returns the addresses of
+// its counts. After an error the file is as before.
 func (f *File) reopen() (counts map[string]*int64, err error) {
 	f.size = (f.used + growSize - 1) / growSize * growSize
 	if info, err := f.file.Stat(); err != nil || info.Size() < int64(f.size) {

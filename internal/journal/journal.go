@@ -22,7 +22,8 @@
 //	16      the key, then zeroes up to a multiple of 8
 //
 // The word at 8 is stored last: a record that can be seen is whole. A checksum is the CRC-64 (ECMA-182, as in xz) of
-// the file's id followed by what is said above. No client knows the id, so none can make a key that looks like a record.
+// the file's id followed by what is said above. No client knows the id, and so none can make a key that looks like a
+// record.
 package journal
 
 import (
@@ -152,9 +153,8 @@ func leftAlone(path, name string, err error) string {
 }
 
 // Check reports in one line why Open would not be able to use the directory, as far as that can be said without a
-// change on the disk and without the lock: another process may use it. A directory that is missing is made by Open,
-// which needs its parent. If path is empty, there is nothing to report. Check calls tell with a line for each file that
-// Open would leave alone as it is of another format.
+// change on the disk and without the lock. A directory that is missing is made by Open, which needs its parent. An
+// empty path is no error. Check calls tell with a line for each file that Open would leave alone for its format.
 func Check(path string, tell func(line string)) error {
 	j := &Journal{path: path}
 	if path == "" {
@@ -183,9 +183,9 @@ func Check(path string, tell func(line string)) error {
 	return j.describe(err)
 }
 
-// Add appends key, which the live file does not hold yet, with a count of at least 1, and returns the address of
-// the count. The caller may use the count through the functions Add and Load, until the file is removed. Add keeps
-// no reference to key, and waits for no disk. An error says why there is no room now.
+// Add appends key, which the live file does not hold yet, with a count of at least 1, and returns the address of the
+// count, for the functions Add and Load, until the file is removed. Add keeps no reference to key, and waits for no
+// disk. An error says why there is no room now.
 func (j *Journal) Add(key string, hits int64) (*int64, error) {
 	if len(key) > maxKey {
 		return nil, j.describe(fmt.Errorf("a key is longer than %d bytes", maxKey))
@@ -197,16 +197,14 @@ func (j *Journal) Add(key string, hits int64) (*int64, error) {
 	return n, j.describe(err)
 }
 
-// Prepare makes the file that follows the live one. It is called before Seal, without the lock, and not at the same
-// time.
+// Prepare makes the file that follows the live one. It is called before Seal, without the lock.
 func (j *Journal) Prepare() {
 	if j.next == nil {
 		j.next, j.failure = j.create()
 	}
 }
 
-// Seal ends the live file and returns it, or nil if it has no key. It does not wait for the disk. The file that
-// Prepare has made is live then.
+// Seal ends the live file and returns it, or nil if it has no key. The file that Prepare has made is live then.
 func (j *Journal) Seal() *File {
 	f := j.live
 	if f != nil && f.used == headerSize {
@@ -216,8 +214,7 @@ func (j *Journal) Seal() *File {
 	return f
 }
 
-// Close ends the use of the journal and unlocks the directory. It is called after Seal: what has counts stays for
-// the next Open.
+// Close ends the use of the journal and unlocks the directory. It is called after Seal: what has counts stays.
 func (j *Journal) Close() {
 	for _, f := range []*File{j.live, j.next} {
 		if f != nil {
