@@ -44,6 +44,7 @@ type Flusher struct {
 	lines  []hits.Count     // what it lists; nil if lines were left out since
 
 	refused int64 // hits that the Store had refused when that was last said
+	vain    int   // searches that have found nothing, since a batch was accepted or one more was sealed for this
 
 	// Of the flush under way:
 	aside     int64         // hits that were set aside
@@ -202,13 +203,20 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 	}
 	f.Store.Retry()
 	f.patience = asidePatience
-	delivered, sent, sealed, vain := true, false, false, false
+	delivered, sent, sealed := true, false, false
 	for i := 0; ; {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
-			// A key is set aside only if another one is accepted, and that may be one of the next batch. At a stop,
-			// the journal keeps what there is, or else more would be out after each start.
-			f.Store.Seal(f.setAside, vain || last && !f.Store.Keeps())
+			// A key is set aside only if another one is accepted, and that may be one of the next batch. Each time that
+			// it is not, the next one waits for twice as many searches, and so few are out. At a stop, the journal keeps
+			// what there is.
+			always := f.vain >= 1<<max(0, i-2)
+			if last {
+				always = !f.Store.Keeps()
+			} else if always {
+				f.vain = 0
+			}
+			f.Store.Seal(f.setAside, always)
 			b, sealed = f.Store.Batch(i), true
 		}
 		if b == nil {
@@ -217,9 +225,12 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		report := f.deliver(ctx, b)
 		sent = true
 		if report.Err == nil {
+			f.vain = 0
 			continue // with the next one, which is at this index now
 		}
-		delivered, vain = false, report.Vain
+		if delivered = false; report.Vain {
+			f.vain++
+		}
 		if i++; !report.Answered || f.Store.Batch(i-1) != b {
 			break
 		}
