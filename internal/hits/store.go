@@ -1,6 +1,7 @@
 package hits
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -368,7 +369,7 @@ func (s *Store) Forget(b *Batch) {
 // Merge adds what is left of a batch to the counts since then (the original's merge), even if there is no room. The
 // batch is in no journal, and not in doubt. Merge locks for each key anew, so that hits are recorded meanwhile.
 func (s *Store) Merge(b *Batch) {
-	s.memo = b.Memo
+	s.memo = cmp.Or(b.Memo, s.memo)
 	s.batches = slices.DeleteFunc(s.batches, func(other *Batch) bool { return other == b })
 	for _, count := range b.Left() {
 		s.mu.Lock()
