@@ -366,7 +366,7 @@ func TestSetAsideIsLoggedFirst(t *testing.T) {
 // after the rest.
 func TestKeysAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, store, _, _ := newFlusher(nil, "a", "b")
+		f, store, _, stderr := newFlusher(nil, "a", "b")
 		app := &asking{look: func() {}}
 		f.Endpoint = app
 		f.Flush(t.Context())
@@ -379,12 +379,14 @@ func TestKeysAreTriedAgain(t *testing.T) {
 		store.Record("d")
 		stopped := make(chan struct{})
 		close(stopped)
+		f.Stderr.Wait(time.Minute)
+		stderr.Reset()
 		f.Run(t.Context(), stopped, nil)
+		expectOutput(t, stderr, "pixel-ping: refused by the application: 2 hits of 1 key were not delivered; the log has them\n")
 		if got, want := strings.Join(app.posts, " "), "a b b c d b"; got != want {
 			t.Errorf("the POSTs have %s, want %s", got, want)
 		}
 		f.Stdout.Wait(time.Minute)
-		f.Stderr.Wait(time.Minute)
 	})
 }
 

@@ -307,7 +307,7 @@ func TestDamage(t *testing.T) {
 			add(t, j, fmt.Sprintf("%05d", i), int64(i+1))
 		}
 		f := seal(j)
-		if err := f.SetProgress(Progress{Sent: true, First: 5, From: 5, End: keys}); err != nil {
+		if err := f.SetProgress(Progress{Sent: true, First: 5, From: 5, End: 6}); err != nil {
 			t.Fatal(err)
 		}
 		kill(j)
@@ -336,6 +336,9 @@ func TestDamage(t *testing.T) {
 				}
 			}
 			id = s.ID
+			if err := s.SetProgress(Progress{Sent: true, First: 7, From: 7, End: 8}); err != nil {
+				t.Error(err)
+			}
 			kill(j)
 		}
 		j, _, sealed, err := Open(dir, func(string) {})
