@@ -153,10 +153,8 @@ func (f *Flusher) retryAside(ctx context.Context) {
 	if b == nil {
 		return
 	}
-	if ctx.Err() == nil {
-		f.logCounts(b.List)
-		f.Endpoint.Send(ctx, b, nil)
-	}
+	f.logCounts(b.List)
+	f.Endpoint.Send(ctx, b, nil)
 	f.count(func(s *stats.Flushes) { s.DeliveredHits += hits.Sum(b.List) - hits.Sum(b.Left()) })
 	if left := b.Left(); len(left) > 0 {
 		doubt := f.Store.Doubtful() - inDoubt
@@ -284,7 +282,11 @@ func (f *Flusher) deliver(ctx context.Context, b *hits.Batch) endpoint.Report {
 
 // setAside logs keys that the application refuses, and has the Store hold them. It waits a moment for the log.
 func (f *Flusher) setAside(list []hits.Count) {
-	fmt.Fprintf(f.Stdout, "%s\n%s", asideText, lines(list))
+	text := []byte(asideText + "\n")
+	for _, count := range list {
+		text = appendLine(text, count)
+	}
+	f.Stdout.Write(text)
 	began := time.Now()
 	f.Stdout.Wait(min(logDelay, f.patience))
 	f.patience -= time.Since(began)
@@ -359,7 +361,8 @@ const (
 // whatever becomes of them. It leaves the lines out if the log is still busy with those of an earlier flush.
 func (f *Flusher) logCounts(list []hits.Count) {
 	f.lines = nil
-	if block := f.Stdout.Block(len(list), lines(list).append); block != nil {
+	line := func(dst []byte, i int) []byte { return appendLine(dst, list[i]) }
+	if block := f.Stdout.Block(len(list), line); block != nil {
 		f.logged, f.lines = block, list
 	} else if len(list) > 0 {
 		fmt.Fprintf(f.Stdout, "pixel-ping: %s left out of the log here, which is still busy with an earlier flush\n",
@@ -372,23 +375,11 @@ func amount(list []hits.Count) string {
 	return fmt.Sprintf("%s of %s", logwriter.Plural(hits.Sum(list), "hit"), logwriter.Plural(len(list), "key"))
 }
 
-// lines are the lines of the log for a list.
-type lines []hits.Count
-
-// append appends line i to dst.
-func (l lines) append(dst []byte, i int) []byte {
-	dst = strconv.AppendInt(dst, l[i].Hits, 10)
+// appendLine appends the line of the log for a key.
+func appendLine(dst []byte, count hits.Count) []byte {
+	dst = strconv.AppendInt(dst, count.Hits, 10)
 	dst = append(dst, ":\t"...)
-	return append(appendEscaped(dst, l[i].Key), '\n')
-}
-
-// String returns all lines.
-func (l lines) String() string {
-	var text []byte
-	for i := range l {
-		text = l.append(text, i)
-	}
-	return string(text)
+	return append(appendEscaped(dst, count.Key), '\n')
 }
 
 // appendEscaped appends s without the characters that would break its line in the log: control characters, and those

@@ -81,10 +81,7 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.journal, s.loose = j, make(Counts)
-	if live != nil {
-		s.live = live
-	}
+	s.journal, s.live, s.loose = j, live, make(Counts)
 	recovered := s.read(s.live)
 	s.held, s.stats.Pending = cost(recovered...), Sum(recovered)
 	for _, file := range sealed {

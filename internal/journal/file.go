@@ -284,12 +284,10 @@ func (f *File) read() error {
 	if len(f.Records) == 0 && inOrder { // It was never used.
 		return err
 	}
-	twice := len(f.offsets) < len(f.Records)
 	slices.SortFunc(f.Records, func(a, b Record) int { return strings.Compare(a.Key, b.Key) })
-	f.Records = slices.CompactFunc(f.Records, func(a, b Record) bool { return a.Key == b.Key })
 	var intact bool
 	f.Progress, intact = decodeProgress(header[progressOffset:], f.seed, len(f.Records))
-	if !intact || !inOrder || twice || binary.NativeEndian.Uint64(header) != magic {
+	if !intact || !inOrder || binary.NativeEndian.Uint64(header) != magic {
 		f.damaged, f.Progress = true, Progress{}
 		id := sha256.New()
 		for _, r := range f.Records {

@@ -109,6 +109,7 @@ func (j *Journal) readAll(tell func(string)) (live map[string]*int64, sealed []*
 	if err != nil {
 		return nil, nil, err
 	}
+	live = make(map[string]*int64)
 	for _, entry := range entries {
 		name := fileName.FindStringSubmatch(entry.Name())
 		if name == nil || !entry.Type().IsRegular() {
@@ -134,8 +135,8 @@ func (j *Journal) readAll(tell func(string)) (live map[string]*int64, sealed []*
 			tell(fmt.Sprintf("journal %s: %s is damaged; %d keys were read from it, and it will be kept as %s.damaged",
 				j.path, name[0], len(f.Records), name[1]))
 		case !f.Progress.Sent && j.live == nil && len(f.Records) > 0:
-			if live, err = f.reopen(); err == nil {
-				j.live = f
+			if counts, err := f.reopen(); err == nil {
+				j.live, live = f, counts
 				continue
 			}
 		}
@@ -156,12 +157,8 @@ func leftAlone(path, name string, err error) string {
 // change on the disk and without the lock. A directory that is missing is made by Open, which needs its parent. An
 // empty path is no error. Check calls tell with a line for each file that Open would leave alone for its format.
 func Check(path string, tell func(line string)) error {
-	j := &Journal{path: path}
 	if path == "" {
 		return nil
-	}
-	if errSystem != nil {
-		return j.describe(errSystem)
 	}
 	err := writable(path + "/.")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -180,7 +177,7 @@ func Check(path string, tell func(line string)) error {
 			tell(leftAlone(path, filepath.Base(name), err))
 		}
 	}
-	return j.describe(err)
+	return (&Journal{path: path}).describe(err)
 }
 
 // Add appends key, which the live file does not hold yet, with a count of at least 1, and returns the address of the
