@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/hits"
@@ -24,8 +27,8 @@ type Sender interface {
 	Ping(ctx context.Context) endpoint.Report
 }
 
-// Flusher delivers the counts of its Store. While Run or Flush runs, nobody else may take counts from the Store.
-// There is one flush at a time: only one of the two methods may run, and the fields must not change while it does.
+// Flusher delivers the counts of its Store. Only one of Run and Flush may run at a time; while it does, nobody else may
+// take counts from the Store, and the fields must not change.
 type Flusher struct {
 	Store    *hits.Store
 	Endpoint Sender            // nil: the counts are logged, and stay in the Store
@@ -35,14 +38,14 @@ type Flusher struct {
 	Stderr   *logwriter.Writer // what went wrong
 	About    string            // what lines about a setting begin with: the configuration's path, a colon and a space
 
-	// Alive is called by Run, which calls it again within that time, unless the Endpoint
-	// waits for an answer meanwhile. It may be nil.
+	// Alive is called by Run, which calls it again within that time unless a delivery takes longer. It may be nil.
 	Alive func(within time.Duration)
 
 	logged *logwriter.Entry // the last block of counts that the log has accepted
 	lines  []hits.Count     // what it lists; nil if lines were left out since
 
 	refused int64 // hits that the Store had refused when that was last said
+	vain    int   // searches that have found nothing, since a batch was accepted or one more was sealed for this
 
 	// Of the flush under way:
 	aside     int64         // hits that were set aside
@@ -55,8 +58,8 @@ type Flusher struct {
 }
 
 const (
-	// fullInterval is the least time between two flushes for want of room. Otherwise, clients who invent keys could
-	// cause one POST after the other.
+	// fullInterval is the least time between two flushes for want of room, so that clients who invent keys do not cause
+	// one POST after the other.
 	fullInterval = time.Second
 	// aliveInterval is the time between two calls of Alive while Run has nothing to do.
 	aliveInterval = 10 * time.Second
@@ -64,11 +67,10 @@ const (
 
 // Run flushes at each interval, the first time one interval from now, and when forced receives a signal (the
 // original's setInterval and its handler of SIGUSR2). It also flushes when the Store is full. However many of these
-// come during a flush, one more flush follows it. When stopped is closed, Run flushes what is left and returns.
-// When ctx ends, the delivery under way fails, and any later one fails at once.
+// come during a flush, one more flush follows it. When ctx ends, the delivery under way fails, and any later one too.
 //
-// At its end, Run closes the Store, and returns what is lost. To learn whether the log has that, it waits until the
-// log is written or the deadline of Stdout has passed.
+// When stopped is closed, Run flushes what is left, closes the Store, and returns what is lost. To learn whether the
+// log has that, it waits until the log is written or the deadline of Stdout has passed.
 func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-chan os.Signal) (lost string) {
 	ticker := time.NewTicker(f.Interval)
 	defer ticker.Stop()
@@ -147,22 +149,17 @@ func (f *Flusher) flushLast(ctx context.Context) (lost string) {
 // retryAside sends the keys that are set aside once more, since there is no later flush. That the application
 // refuses them is no failure.
 func (f *Flusher) retryAside(ctx context.Context) {
+	inDoubt := f.Store.Doubtful()
 	b := f.Store.SealAside()
 	if b == nil {
 		return
 	}
-	if ctx.Err() == nil {
-		f.logCounts(b.List)
-		f.Endpoint.Send(ctx, b, nil)
-	}
+	f.logCounts(b.List)
+	f.Endpoint.Send(ctx, b, nil)
 	f.count(func(s *stats.Flushes) { s.DeliveredHits += hits.Sum(b.List) - hits.Sum(b.Left()) })
 	if left := b.Left(); len(left) > 0 {
-		var doubt int64
-		if b.Doubt {
-			doubt = hits.Sum(left)
-		}
-		f.tell("refused by the application: %s",
-			undelivered(left, doubt, f.logLost(asideText, left)))
+		doubt := f.Store.Doubtful() - inDoubt
+		f.tell("refused by the application: %s", undelivered(left, doubt, f.logLost(asideText, left)))
 	}
 	f.Store.Forget(b)
 }
@@ -191,8 +188,7 @@ func (f *Flusher) Unfinished() string {
 
 // Flush logs the counts and delivers them (the original's flush), even if there are none. The batches of earlier
 // flushes come first, as they were. What was counted since follows if the application has accepted them, or has
-// answered that it does not accept them. Flush returns when the application has accepted everything, or a delivery
-// has failed. However slowly the log is read, no POST waits for it.
+// answered that it does not accept them. However slowly the log is read, no POST waits for it.
 func (f *Flusher) Flush(ctx context.Context) { f.flush(ctx, false) }
 
 // flush is Flush. The last one makes no empty flush, which would tell the application that the daemon lives.
@@ -206,13 +202,20 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 	}
 	f.Store.Retry()
 	f.patience = asidePatience
-	delivered, sent, sealed, vain := true, false, false, false
+	delivered, sent, sealed := true, false, false
 	for i := 0; ; {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
-			// A key is set aside only if another one is accepted, and that may be one of the next batch. At a stop,
-			// the journal keeps what there is, or else more would be out after each start.
-			f.Store.Seal(f.setAside, vain || last && !f.Store.Keeps())
+			// A key is set aside only if another one is accepted, and that may be one of the next batch. Each time that
+			// it is not, the next one waits for twice as many searches, and so few are out. At a stop, the journal keeps
+			// what there is.
+			always := f.vain >= 1<<max(0, i-2)
+			if last {
+				always = !f.Store.Keeps()
+			} else if always {
+				f.vain = 0
+			}
+			f.Store.Seal(f.setAside, always)
 			b, sealed = f.Store.Batch(i), true
 		}
 		if b == nil {
@@ -221,9 +224,12 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		report := f.deliver(ctx, b)
 		sent = true
 		if report.Err == nil {
+			f.vain = 0
 			continue // with the next one, which is at this index now
 		}
-		delivered, vain = false, report.Vain
+		if delivered = false; report.Vain {
+			f.vain++
+		}
 		if i++; !report.Answered || f.Store.Batch(i-1) != b {
 			break
 		}
@@ -251,8 +257,7 @@ func (f *Flusher) count(change func(s *stats.Flushes)) {
 	change(&f.stats)
 }
 
-// Stats returns what the Flusher counts. It may be called by many goroutines at once, also while Run or Flush runs:
-// it waits for no delivery.
+// Stats returns what the Flusher counts. It may be called by many goroutines at once, and waits for no delivery.
 func (f *Flusher) Stats() stats.Flushes {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -276,10 +281,13 @@ func (f *Flusher) deliver(ctx context.Context, b *hits.Batch) endpoint.Report {
 	return report
 }
 
-// setAside logs keys that the application refuses, and has the Store hold them. It waits for the log, but in all no
-// longer than a moment of a flush.
+// setAside logs keys that the application refuses, and has the Store hold them. It waits a moment for the log.
 func (f *Flusher) setAside(list []hits.Count) {
-	fmt.Fprintf(f.Stdout, "%s\n%s", asideText, lines(list))
+	text := []byte(asideText + "\n")
+	for _, count := range list {
+		text = appendLine(text, count)
+	}
+	f.Stdout.Write(text)
 	began := time.Now()
 	f.Stdout.Wait(min(logDelay, f.patience))
 	f.patience -= time.Since(began)
@@ -317,7 +325,7 @@ func (f *Flusher) report(r endpoint.Report) {
 	f.Stdout.Wait(logDelay)
 	if r.Err != nil {
 		// The error may quote the other end: a name in its certificate, say.
-		fmt.Fprintf(f.Stderr, "--- %s\n", escape(r.Err.Error()))
+		fmt.Fprintf(f.Stderr, "--- %s\n", appendEscaped(nil, r.Err.Error()))
 	} else {
 		fmt.Fprintln(f.Stdout, "--- flushed ---")
 	}
@@ -327,7 +335,7 @@ func (f *Flusher) report(r endpoint.Report) {
 	}
 	if to := post.RedirectsTo(r.Err); to != "" {
 		f.tell(`%sthe application redirects to %s, which is not followed; "endpoint" may have to be that`,
-			f.About, escape(to))
+			f.About, appendEscaped(nil, to))
 	}
 	if r.Doubled {
 		f.tell("some hits may be counted twice: the application may have saved them before its answer was lost, " +
@@ -342,11 +350,9 @@ func (f *Flusher) tell(format string, a ...any) {
 
 const (
 	// logDelay is how long a flush waits at its end for its lines to be written, so that an error on stderr follows
-	// them, as in the original, and so that the log is not busy at a next flush that comes at once. It is short, as
-	// that flush waits, too.
+	// them, as in the original, and so that the log is not busy at a next flush that comes at once.
 	logDelay = 200 * time.Millisecond
-	// asidePatience is how long a flush waits in all for the lines of keys that are set aside: they may be in
-	// hundreds of blocks.
+	// asidePatience is how long a flush waits in all for the lines of keys that are set aside, in up to 100 blocks.
 	asidePatience = time.Second
 
 	asideText = "Refused by the application:"
@@ -356,7 +362,8 @@ const (
 // whatever becomes of them. It leaves the lines out if the log is still busy with those of an earlier flush.
 func (f *Flusher) logCounts(list []hits.Count) {
 	f.lines = nil
-	if block := f.Stdout.Block(len(list), lines(list).append); block != nil {
+	line := func(dst []byte, i int) []byte { return appendLine(dst, list[i]) }
+	if block := f.Stdout.Block(len(list), line); block != nil {
 		f.logged, f.lines = block, list
 	} else if len(list) > 0 {
 		fmt.Fprintf(f.Stdout, "pixel-ping: %s left out of the log here, which is still busy with an earlier flush\n",
@@ -367,4 +374,25 @@ func (f *Flusher) logCounts(list []hits.Count) {
 // amount says how many hits of how many keys are in a list.
 func amount(list []hits.Count) string {
 	return fmt.Sprintf("%s of %s", logwriter.Plural(hits.Sum(list), "hit"), logwriter.Plural(len(list), "key"))
+}
+
+// appendLine appends the line of the log for a key.
+func appendLine(dst []byte, count hits.Count) []byte {
+	dst = strconv.AppendInt(dst, count.Hits, 10)
+	dst = append(dst, ":\t"...)
+	return append(appendEscaped(dst, count.Key), '\n')
+}
+
+// appendEscaped appends s without the characters that would break its line in the log: control characters, and those
+// that some programs take for the end of a line. The original prints keys as they are: with %0A in a key, a client
+// can forge a line, and with other control characters it can control the terminal.
+func appendEscaped(dst []byte, s string) []byte {
+	for _, r := range s {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			dst = fmt.Appendf(dst, `\u%04x`, r)
+		} else {
+			dst = utf8.AppendRune(dst, r)
+		}
+	}
+	return dst
 }

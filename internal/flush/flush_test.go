@@ -312,6 +312,84 @@ func TestStopWithKeysSetAside(t *testing.T) {
 	}
 }
 
+// asking is an application that accepts all but the key b, which it refuses for what it is. In each POST there is one
+// key. After b was set aside, it calls look.
+type asking struct {
+	look  func()
+	posts []string
+}
+
+func (a *asking) Send(_ context.Context, b *hits.Batch, setAside func([]hits.Count)) (r endpoint.Report) {
+	for position, count := range b.List {
+		a.posts = append(a.posts, count.Key)
+		if b.Begin(position, position+1); count.Key != "b" {
+			b.Accepted()
+			continue
+		}
+		if setAside == nil {
+			return endpoint.Report{Err: errors.New("refused")}
+		}
+		setAside(b.Part())
+		b.Finish(position + 1)
+		a.look()
+	}
+	return endpoint.Report{}
+}
+
+func (a *asking) Ping(context.Context) endpoint.Report { return endpoint.Report{} }
+
+// Before a key that is set aside counts as done with, its line is written, however slowly the log is.
+func TestSetAsideIsLoggedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _, _, _ := newFlusher(nil, "a", "b", "c")
+		var mu sync.Mutex
+		var text strings.Builder
+		f.Stdout = logwriter.New(writerFunc(func(p []byte) (int, error) {
+			<-time.After(10 * time.Millisecond)
+			mu.Lock()
+			defer mu.Unlock()
+			return text.Write(p)
+		}))
+		f.Endpoint = &asking{look: func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if !strings.HasSuffix(text.String(), "Refused by the application:\n1:\tb\n") {
+				t.Errorf("the log has only %q", text.String())
+			}
+		}}
+		f.Flush(t.Context())
+		f.Stdout.Wait(time.Minute)
+	})
+}
+
+// After an hour, the next flush tries keys that were set aside again, with the others. At a stop, they are sent once,
+// after the rest.
+func TestKeysAreTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, store, _, stderr := newFlusher(nil, "a", "b")
+		app := &asking{look: func() {}}
+		f.Endpoint = app
+		f.Flush(t.Context())
+		<-time.After(time.Hour - 1)
+		store.Record("b")
+		f.Flush(t.Context())
+		<-time.After(1)
+		store.Record("c")
+		f.Flush(t.Context())
+		store.Record("d")
+		stopped := make(chan struct{})
+		close(stopped)
+		f.Stderr.Wait(time.Minute)
+		stderr.Reset()
+		f.Run(t.Context(), stopped, nil)
+		expectOutput(t, stderr, "pixel-ping: refused by the application: 2 hits of 1 key were not delivered; the log has them\n")
+		if got, want := strings.Join(app.posts, " "), "a b b c d b"; got != want {
+			t.Errorf("the POSTs have %s, want %s", got, want)
+		}
+		f.Stdout.Wait(time.Minute)
+	})
+}
+
 // A hint is given if the application refuses even an empty object.
 func TestReport(t *testing.T) {
 	const about = "config.json: "

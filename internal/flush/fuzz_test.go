@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"pixel-ping/internal/hits"
 )
 
 // The log has one line for each key, whatever bytes the key has.
@@ -12,7 +14,7 @@ func FuzzLog(f *testing.F) {
 		f.Add(key)
 	}
 	f.Fuzz(func(t *testing.T, key string) {
-		text := string(lines{{Key: key, Hits: 7}}.append(nil, 0))
+		text := string(appendLine(nil, hits.Count{Key: key, Hits: 7}))
 		line, ended := strings.CutSuffix(text, "\n")
 		line, begun := strings.CutPrefix(line, "7:\t")
 		if !begun || !ended || strings.ContainsFunc(line, func(r rune) bool {

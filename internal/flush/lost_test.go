@@ -299,3 +299,33 @@ func TestWithoutEndpointNoFileChanges(t *testing.T) {
 		}
 	}
 }
+
+// An application accepts only empty objects. However long it does so, few batches are out, and there are few files and
+// POSTs. When it is mended, all arrives at once.
+func TestRefusalOfEverythingMakesFewFiles(t *testing.T) {
+	posts, mended, saved := 0, false, int64(0)
+	l := &lives{answer: func(p part) string {
+		if posts++; len(p.counts) > 0 && !mended {
+			return "403 Forbidden"
+		}
+		for _, n := range p.counts {
+			saved += n
+		}
+		return "204 No Content"
+	}}
+	store, flush, _ := l.process(t)
+	const flushes = 300
+	for i := range flushes {
+		store.Record(fmt.Sprint(i % 5))
+		posts = 0
+		flush()
+		if files, _ := filepath.Glob(filepath.Join(l.dir, "*")); len(files) > 10 || posts > 50 {
+			t.Fatalf("in flush %d, there are %d files, and %d POSTs are made", i, len(files), posts)
+		}
+	}
+	mended = true
+	flush()
+	if saved != flushes || store.Pending() > 0 {
+		t.Errorf("%d hits are saved, want %d", saved, flushes)
+	}
+}

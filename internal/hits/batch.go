@@ -6,10 +6,36 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"pixel-ping/internal/journal"
 	"pixel-ping/internal/node"
 )
+
+// Count is a key and its number of hits, at least 1.
+type Count = journal.Record
+
+func byKey(a, b Count) int { return strings.Compare(a.Key, b.Key) }
+
+// Sum returns the number of hits in a list.
+func Sum(list []Count) (n int64) {
+	for _, count := range list {
+		n += count.Hits
+	}
+	return n
+}
+
+// keyCost is the memory that a key takes beside its own bytes: its share of the map where that has just grown, the
+// counter, and what allocations are rounded up by.
+const keyCost = 128
+
+// cost returns the memory that the keys of a list take, in bytes.
+func cost(list ...Count) (bytes int64) {
+	for _, count := range list {
+		bytes += int64(len(count.Key)) + keyCost
+	}
+	return bytes
+}
 
 // A Batch is counts on their way to the application. They do not change. They are sent as a whole, or in parts. A
 // part is a run of keys in the order of their sizes in the body, smallest first; positions are positions in that
@@ -33,11 +59,9 @@ type Batch struct {
 
 // newBatch returns a batch of list, which file has; it may be nil.
 func (s *Store) newBatch(list []Count, file *journal.File) *Batch {
-	b := &Batch{List: list, file: file, store: s}
+	b := &Batch{List: list, file: file, store: s, id: rand.Text()}
 	if file != nil {
 		b.id = file.ID
-	} else {
-		b.id = rand.Text()
 	}
 	return b
 }
@@ -127,12 +151,12 @@ func (b *Batch) keep(doubt bool) {
 
 // Accepted says that the application has accepted the part under way.
 func (b *Batch) Accepted() {
-	if b.From > b.First {
-		b.store.gone(b.Part())
-		b.Skip, b.From, b.End, b.Doubt = b.From, b.First, b.First, false
+	if b.From == b.First {
+		b.Finish(b.End)
 		return
 	}
-	b.Finish(b.End)
+	b.store.gone(b.Part())
+	b.Skip, b.From, b.End, b.Doubt = b.From, b.First, b.First, false
 }
 
 // Finish says that the keys before a position are done with.

@@ -300,6 +300,24 @@ func TestSetAside(t *testing.T) {
 	})
 }
 
+// What the endpoint remembers of counts that were merged back outlasts the keys that are tried again in the same flush.
+func TestRetryKeepsTheMemo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewStore(plenty)
+		s.SetAside([]Count{{Key: "b", Hits: 1}})
+		record(s, "a")
+		b := seal(s)
+		b.Memo = "remembered"
+		s.Merge(b)
+		<-time.After(time.Hour)
+		s.Retry()
+		if b = seal(s); b.Memo != "remembered" {
+			t.Errorf("%v is remembered", b.Memo)
+		}
+		check(t, b.List, "a=1 b=1")
+	})
+}
+
 // At a stop, what is set aside becomes a batch.
 func TestSealAside(t *testing.T) {
 	s := NewStore(plenty)

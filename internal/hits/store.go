@@ -1,6 +1,7 @@
 package hits
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +22,11 @@ const (
 	// asideTime is how long keys are set aside, as applications change.
 	asideTime = time.Hour
 )
+
+// Counts maps each key to its number of hits, at least 1. The number is behind a pointer so that Record need not
+// assign to the map for a known key: the assignment would replace the key in the map by the key of the request, and
+// keep the memory of the request alive.
+type Counts map[string]*int64
 
 // A Store counts hits, and holds the batches that are not delivered yet. A count is in exactly one place: it is
 // being counted, in one batch, or set aside.
@@ -65,8 +71,7 @@ func NewStore(limit int64) *Store {
 }
 
 // Open returns a Store as NewStore does. Unless dir is empty, the Store keeps its counts in the journal in that
-// directory, and goes on with those that an earlier process left there. Open calls tell with a line about each of
-// the journal's files that cannot be used. Its errors are those of journal.Open.
+// directory, and goes on with those that an earlier process left there. See journal.Open for tell and for errors.
 func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	s := NewStore(limit)
 	if dir == "" {
@@ -76,10 +81,7 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.journal, s.loose = j, make(Counts)
-	if live != nil {
-		s.live = live
-	}
+	s.journal, s.live, s.loose = j, live, make(Counts)
 	recovered := s.read(s.live)
 	s.held, s.stats.Pending = cost(recovered...), Sum(recovered)
 	for _, file := range sealed {
@@ -103,9 +105,8 @@ func (s *Store) send(b *Batch) {
 	s.out += bytes
 }
 
-// Record adds a hit to key (the original's record). It does not keep key: it stores a new key as a copy, and
-// allocates nothing for a known one. If there is no room for a new key, Record refuses the hit and sends a value to
-// Full.
+// Record adds a hit to key (the original's record). It stores a new key as a copy, and allocates nothing for a known
+// one. If there is no room for a new key, Record refuses the hit and sends a value to Full.
 func (s *Store) Record(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,15 +158,15 @@ func (s *Store) insert(key string, hits int64) {
 	s.loose[key] = &hits
 }
 
-// fault says why hits are not in the journal. After a fault in the mapped memory, what the live file has is
-// delivered as it is, and no file is used any more.
+// fault says why hits are not in the journal. After a fault in the mapped memory, what the live file has is delivered
+// as it is, and no file is used any more.
 func (s *Store) fault(err error) {
 	s.fail(err, "new keys are counted in memory only, and are lost if the process is killed")
 	s.faulty = errors.Is(err, journal.ErrFault)
 }
 
-// refuse counts a refused hit, and asks for a flush through Full. It does not ask again until a batch is delivered:
-// while the application is down, it would ask at each hit.
+// refuse counts a refused hit, and asks for a flush through Full, once until a batch is delivered: while the
+// application is down, it would ask at each hit.
 func (s *Store) refuse() {
 	s.stats.Refused++
 	if !s.asked && s.held > 0 {
@@ -220,7 +221,7 @@ func (s *Store) fail(err error, consequence string) {
 
 // gone says that a list is done with.
 func (s *Store) gone(list []Count) {
-	bytes, hits := cost(list...), Sum(list) // It takes a while, in which hits are recorded.
+	bytes, hits := cost(list...), Sum(list)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Keys -= int64(len(list))
@@ -332,11 +333,10 @@ func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Cou
 	s.send(b)
 }
 
-// read returns the counts sorted by the bytes of their keys. It may read a file.
+// read returns the counts sorted by the bytes of their keys, which is the order in which they are logged and sent. It
+// may read a file. (The original's order is that of JavaScript objects: integer-like keys first, then the others by
+// their first hit.)
 func (s *Store) read(counts Counts) []Count {
-	if s.journal == nil {
-		return counts.List()
-	}
 	list, lost := make([]Count, 0, len(counts)), 0
 	for key, n := range counts {
 		if hits, ok := journal.Load(n); ok && hits > 0 {
@@ -357,18 +357,17 @@ func (s *Store) Forget(b *Batch) {
 	b.Finish(len(b.List))
 	s.batches = slices.DeleteFunc(s.batches, func(other *Batch) bool { return other == b })
 	if b.file != nil {
-		s.fail(b.file.Remove(), "a batch that is done with can not be deleted, and may be sent again after the next start")
+		s.fail(b.file.Remove(), "a batch that is done with can not be deleted, and may be sent again after a start")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = s.asked && len(b.List) == 0
 }
 
-// Merge adds what is left of a batch to the counts since then (the original's merge). The batch is in no journal,
-// and not in doubt. Merge refuses nothing, even if there is no room. It locks for each key anew, so that hits are
-// recorded meanwhile.
+// Merge adds what is left of a batch to the counts since then (the original's merge), even if there is no room. The
+// batch is in no journal, and not in doubt. Merge locks for each key anew, so that hits are recorded meanwhile.
 func (s *Store) Merge(b *Batch) {
-	s.memo = b.Memo
+	s.memo = cmp.Or(b.Memo, s.memo)
 	s.batches = slices.DeleteFunc(s.batches, func(other *Batch) bool { return other == b })
 	for _, count := range b.Left() {
 		s.mu.Lock()
@@ -382,8 +381,7 @@ func (s *Store) Merge(b *Batch) {
 	b.First = len(b.List)
 }
 
-// SetAside holds counts that the application refuses. It returns the number of hits for which there is no room, and
-// which it drops.
+// SetAside holds counts that the application refuses. It drops hits for which there is no room, and says how many.
 func (s *Store) SetAside(list []Count) (dropped int64) {
 	if len(s.aside) == 0 {
 		s.since = time.Now()
@@ -421,13 +419,12 @@ func (s *Store) SealAside() *Batch {
 	if len(s.aside) == 0 {
 		return nil
 	}
-	b := s.newBatch(s.aside.List(), nil)
-	s.aside, s.asideHeld = make(Counts), 0
+	b := s.newBatch(s.read(s.aside), nil)
 	s.send(b)
-	sum := Sum(b.List)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.Aside, s.stats.Pending = 0, s.stats.Pending+sum
+	s.stats.Pending += s.stats.Aside
+	s.aside, s.asideHeld, s.stats.Aside = make(Counts), 0, 0
 	return b
 }
 
@@ -459,7 +456,7 @@ func (s *Store) Close() (kept, lost []Count) {
 		file = s.journal.Seal()
 		defer s.journal.Close()
 	}
-	last, rest := s.newBatch(s.read(s.live), file), s.newBatch(s.loose.List(), nil)
+	last, rest := s.newBatch(s.read(s.live), file), s.newBatch(s.read(s.loose), nil)
 	for _, b := range append(s.batches, last, rest) {
 		if b.file != nil && !b.file.Lost() {
 			kept = append(kept, b.Left()...)

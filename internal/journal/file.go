@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 )
@@ -40,7 +42,6 @@ type File struct {
 	data    []byte           // the file and the room that it may grow by, mapped
 	size    int              // how much of data the disk has room for
 	used    int              // how much of data has records
-	keys    int              // how many were added
 	offsets map[string]int64 // of the records, as they were read
 	growth  chan error       // receives the result when the file has grown; nil if that is not under way
 	failed  error            // why the file could not grow
@@ -48,16 +49,14 @@ type File struct {
 }
 
 const (
-	// growSize is how much a file grows by, ahead of its use: some ten thousand keys. That takes a millisecond or
-	// two.
+	// growSize is how much a file grows by, ahead of its use: some ten thousand keys.
 	growSize = 1 << 20
 	// retryAfter is the time between two attempts to grow. Each may fill the disk for a moment.
 	retryAfter = time.Second
 )
 
-// SetProgress stores the progress so that it outlives the process. The first call also writes the file to the disk,
-// so that it outlives a power cut. The progress of a damaged file is not stored: its positions would be those of
-// the readable keys.
+// SetProgress stores the progress so that it outlives the process. The first call also writes the file to the disk, so
+// that it outlives a power cut. A damaged file has none: its positions would be those of the readable keys.
 func (f *File) SetProgress(p Progress) error {
 	if f.damaged {
 		return nil
@@ -72,17 +71,21 @@ func (f *File) SetProgress(p Progress) error {
 	return f.journal.describe(err)
 }
 
-// Lost reports whether somebody else has deleted the file.
-func (f *File) Lost() bool { return isDeleted(f.file) }
+// Lost reports whether somebody else has deleted the file or moved it away.
+func (f *File) Lost() bool {
+	_, err := f.journal.root.Stat(f.name + ".hits")
+	return errors.Is(err, fs.ErrNotExist)
+}
 
-// Remove deletes the file after its counts were delivered or dropped. A damaged one is kept under another name. The
-// addresses of its counts must not be used any more.
+// Remove deletes the file, whose counts are not used any more. A damaged one is kept under another name.
 func (f *File) Remove() error {
 	defer f.release()
-	if f.damaged {
-		return f.journal.describe(f.journal.rename(f.name+".hits", f.name+".damaged"))
-	}
-	return f.journal.describe(f.journal.remove(f.name + ".hits"))
+	return f.journal.describe(f.journal.change("remove "+f.name, func() error {
+		if f.damaged {
+			return f.journal.root.Rename(f.name+".hits", f.name+".damaged")
+		}
+		return f.journal.root.Remove(f.name + ".hits")
+	}))
 }
 
 // release unmaps and closes the file.
@@ -103,15 +106,14 @@ func (j *Journal) newFile(name string) *File {
 func (j *Journal) create() (*File, error) {
 	f := j.newFile(rand.Text())
 	err := j.change("create "+f.name, func() (err error) {
-		f.file, err = j.root.OpenFile(f.name+".hits", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if f.file, err = j.root.OpenFile(f.name+".hits", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+			setNoCopyOnWrite(f.file)
+			f.data, err = mapFile(f.file, maxFile)
+		}
 		return err
 	})
 	if err == nil {
-		setNoCopyOnWrite(f.file)
-		f.data, err = mapFile(f.file, maxFile)
-	}
-	if err == nil {
-		err = f.grow(growSize)
+		err = f.grow(0)
 	}
 	if err == nil {
 		err = guarded(func() {
@@ -120,8 +122,7 @@ func (j *Journal) create() (*File, error) {
 		})
 	}
 	if err != nil {
-		f.release()
-		j.remove(f.name + ".hits")
+		f.Remove()
 		return nil, err
 	}
 	f.size, f.used = growSize, headerSize
@@ -131,32 +132,32 @@ func (j *Journal) create() (*File, error) {
 
 // growMore makes the file grow in the background.
 func (f *File) growMore() {
-	f.growth = make(chan error, 1)
-	growth, size := f.growth, f.size+growSize
-	go func() { growth <- f.grow(size) }()
+	growth, start := make(chan error, 1), f.size
+	go func() { growth <- f.grow(start) }()
+	f.growth = growth
 }
 
-// grow fills the file with zeroes up to a size: a hole in the file has no room on the disk yet, and a hit that
-// needs the room may find the disk full. Then it makes the pages writable, so that no hit has to wait for that.
-func (f *File) grow(size int) error {
-	start := size - growSize
-	if size > maxFile {
-		return errLarge
+// grow fills the file with zeroes from start on: a hole in the file has no room on the disk yet, and a hit that needs
+// the room may find the disk full. Then it makes the pages writable, so that no hit has to wait for that. A file that
+// somebody has cut does not grow, since zeroes would take the place of its counts without a fault.
+func (f *File) grow(start int) error {
+	if start+growSize > maxFile {
+		return syscall.EFBIG
+	}
+	if info, err := f.file.Stat(); err != nil || info.Size() < int64(start) {
+		return cmp.Or(err, ErrFault)
 	}
 	if err := f.write(make([]byte, growSize), int64(start)); err != nil {
 		f.file.Truncate(int64(start)) // Others need the room.
 		return err
 	}
-	return populate(f.data[start:size])
+	return populate(f.data[start : start+growSize])
 }
 
-var (
-	errLarge = errors.New("the file is as large as it may be")
-	errSlow  = errors.New("the disk is too slow")
-)
+var errSlow = errors.New("the disk is too slow")
 
-// reopen maps a file that an earlier process has left, so that keys are added to it again. It returns the addresses
-// of its counts. After an error the file is as before.
+// reopen maps a file that an earlier process has left, so that keys are added to it again. It returns the addresses of
+// its counts. After an error the file is as before.
 func (f *File) reopen() (counts map[string]*int64, err error) {
 	f.size = (f.used + growSize - 1) / growSize * growSize
 	if info, err := f.file.Stat(); err != nil || info.Size() < int64(f.size) {
@@ -168,10 +169,8 @@ func (f *File) reopen() (counts map[string]*int64, err error) {
 	}
 	if err == nil { // What follows is of a record that was never finished.
 		err = guarded(func() {
-			for at := f.used; at+8 <= f.size; at += 8 { // Most of it is zero, and need not be written.
-				if word := (*uint64)(unsafe.Pointer(&data[at])); *word != 0 {
-					*word = 0
-				}
+			for at := f.used; at < f.size; at += pageSize - at%pageSize {
+				clear(data[at : at+pageSize-at%pageSize])
 			}
 		})
 	}
@@ -183,7 +182,7 @@ func (f *File) reopen() (counts map[string]*int64, err error) {
 	for key, offset := range f.offsets {
 		counts[key] = (*int64)(unsafe.Pointer(&data[offset]))
 	}
-	f.data, f.keys, f.Records, f.offsets = data, len(counts), nil, nil
+	f.data, f.Records, f.offsets = data, nil, nil
 	f.growMore()
 	return counts, nil
 }
@@ -206,7 +205,6 @@ func (f *File) add(r Record) (n *int64, err error) {
 		atomic.StoreUint64((*uint64)(unsafe.Pointer(&f.data[at+8])), word)
 	})
 	f.used += recordSize(r.Key)
-	f.keys++
 	return n, err
 }
 
@@ -286,12 +284,10 @@ func (f *File) read() error {
 	if len(f.Records) == 0 && inOrder { // It was never used.
 		return err
 	}
-	twice := len(f.offsets) < len(f.Records)
 	slices.SortFunc(f.Records, func(a, b Record) int { return strings.Compare(a.Key, b.Key) })
-	f.Records = slices.CompactFunc(f.Records, func(a, b Record) bool { return a.Key == b.Key })
 	var intact bool
 	f.Progress, intact = decodeProgress(header[progressOffset:], f.seed, len(f.Records))
-	if !intact || !inOrder || twice || binary.NativeEndian.Uint64(header) != magic {
+	if !intact || !inOrder || binary.NativeEndian.Uint64(header) != magic {
 		f.damaged, f.Progress = true, Progress{}
 		id := sha256.New()
 		for _, r := range f.Records {
@@ -327,14 +323,4 @@ func (f *File) write(data []byte, offset int64) error {
 		_, err := f.file.WriteAt(data, offset)
 		return err
 	})
-}
-
-func (j *Journal) sync(file *os.File) error { return j.change("sync "+file.Name(), file.Sync) }
-
-func (j *Journal) rename(from, to string) error {
-	return j.change("rename "+from, func() error { return j.root.Rename(from, to) })
-}
-
-func (j *Journal) remove(name string) error {
-	return j.change("remove "+name, func() error { return j.root.Remove(name) })
 }

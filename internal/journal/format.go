@@ -60,7 +60,8 @@ func decodeProgress(b []byte, seed uint64, records int) (p Progress, ok bool) {
 	word := func(i int) int { return int(binary.NativeEndian.Uint64(b[i*8:])) }
 	p = Progress{word(0) > 0, word(1), word(2), word(3), word(4), word(0) == 2}
 	ok = binary.NativeEndian.Uint64(b[5*8:]) == checksum(seed, b[:5*8]) &&
-		0 <= p.First && p.First <= p.From && p.From <= p.End && p.End <= records && 0 <= p.Skip && p.Skip < max(records, 1)
+		0 <= p.First && p.First <= p.From && p.From <= p.End && p.End <= records &&
+		0 <= p.Skip && p.Skip < max(records, 1)
 	return p, ok
 }
 

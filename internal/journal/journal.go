@@ -1,10 +1,8 @@
-// Package journal keeps counts in files that are mapped into memory, so that they outlive the process: a hit stays
-// one addition in memory, and the kernel holds what was added even if the process is killed at the next
-// instruction. The original has nothing like it.
+// Package journal keeps counts in files that are mapped into memory, so that they outlive the process: a hit stays one
+// addition in memory, and the kernel holds what was added. The original has nothing like it.
 //
-// There is one live file, to which keys and hits are added. Seal ends that: the counts of a sealed file do not
-// change any more. It is delivered as it is, under its id, and deleted. No count ever moves from one file to
-// another.
+// There is one live file, to which keys and hits are added. Once it is sealed, its counts do not change any more. It is
+// delivered as it is, under its id, and deleted. No count ever moves from one file to another.
 //
 // # Files
 //
@@ -20,13 +18,12 @@
 //	offset  record, at a multiple of 8
 //	0       the count, at most 2^48; 0 if the key was set aside before the file was sent
 //	8       bits 0 to 15: the length of the key in bytes; bit 16: 0; bits 17 to 63: the lower 47 bits of the checksum of
-//	        the record's offset in the file, as a word, and the key
+//	        the record's offset in the file, as a word, and the key; where the whole word is zero, no record follows
 //	16      the key, then zeroes up to a multiple of 8
 //
-// A checksum is the CRC-64 (ECMA-182, as in xz) of the file's id followed by what is said above. No client knows
-// the id, so no client can make a key that looks like a record.
-//
-// Where the word at 8 is zero, no record follows. This word is stored last: a record that can be seen is whole.
+// The word at 8 is stored last: a record that can be seen is whole. A checksum is the CRC-64 (ECMA-182, as in xz) of
+// the file's id followed by what is said above. No client knows the id, and so none can make a key that looks like a
+// record.
 package journal
 
 import (
@@ -34,6 +31,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"syscall"
 )
@@ -111,6 +109,7 @@ func (j *Journal) readAll(tell func(string)) (live map[string]*int64, sealed []*
 	if err != nil {
 		return nil, nil, err
 	}
+	live = make(map[string]*int64)
 	for _, entry := range entries {
 		name := fileName.FindStringSubmatch(entry.Name())
 		if name == nil || !entry.Type().IsRegular() {
@@ -136,8 +135,8 @@ func (j *Journal) readAll(tell func(string)) (live map[string]*int64, sealed []*
 			tell(fmt.Sprintf("journal %s: %s is damaged; %d keys were read from it, and it will be kept as %s.damaged",
 				j.path, name[0], len(f.Records), name[1]))
 		case !f.Progress.Sent && j.live == nil && len(f.Records) > 0:
-			if live, err = f.reopen(); err == nil {
-				j.live = f
+			if counts, err := f.reopen(); err == nil {
+				j.live, live = f, counts
 				continue
 			}
 		}
@@ -154,12 +153,39 @@ func leftAlone(path, name string, err error) string {
 	return fmt.Sprintf("journal %s: %s is left alone: %v", path, name, bare(err))
 }
 
-// Add appends key, which the live file does not hold yet, with a count of at least 1, and returns the address of
-// the count. The caller may use the count through the functions Add and Load, until the file is removed. Add keeps
-// no reference to key, and waits for no disk. An error says why there is no room now.
+// Check reports in one line why Open would not be able to use the directory, as far as that can be said without a
+// change on the disk and without the lock. A directory that is missing is made by Open, which needs its parent. An
+// empty path is no error. Check calls tell with a line for each file that Open would leave alone for its format.
+func Check(path string, tell func(line string)) error {
+	if path == "" {
+		return nil
+	}
+	err := writable(path + "/.")
+	if errors.Is(err, fs.ErrNotExist) {
+		err = writable(filepath.Dir(filepath.Clean(path)))
+	} else if isFull(err) {
+		err = nil // Open can do without.
+	}
+	names, _ := filepath.Glob(filepath.Join(path, "*.hits"))
+	for _, name := range names {
+		file, err := os.Open(name)
+		if err == nil {
+			_, err = readHeader(file)
+			file.Close()
+		}
+		if err != nil {
+			tell(leftAlone(path, filepath.Base(name), err))
+		}
+	}
+	return (&Journal{path: path}).describe(err)
+}
+
+// Add appends key, which the live file does not hold yet, with a count of at least 1, and returns the address of the
+// count, for the functions Add and Load, until the file is removed. Add keeps no reference to key, and waits for no
+// disk. An error says why there is no room now.
 func (j *Journal) Add(key string, hits int64) (*int64, error) {
 	if len(key) > maxKey {
-		return nil, j.describe(errLongKey)
+		return nil, j.describe(fmt.Errorf("a key is longer than %d bytes", maxKey))
 	}
 	if j.live == nil {
 		return nil, j.describe(j.failure)
@@ -168,29 +194,24 @@ func (j *Journal) Add(key string, hits int64) (*int64, error) {
 	return n, j.describe(err)
 }
 
-var errLongKey = fmt.Errorf("a key is longer than %d bytes", maxKey)
-
-// Prepare makes the file that follows the live one. It is called before Seal, without the lock, and not at the same
-// time.
+// Prepare makes the file that follows the live one. It is called before Seal, without the lock.
 func (j *Journal) Prepare() {
 	if j.next == nil {
 		j.next, j.failure = j.create()
 	}
 }
 
-// Seal ends the live file and returns it, or nil if it has no key. It does not wait for the disk. The file that
-// Prepare has made is live then.
+// Seal ends the live file and returns it, or nil if it has no key. The file that Prepare has made is live then.
 func (j *Journal) Seal() *File {
 	f := j.live
-	if f != nil && f.keys == 0 {
+	if f != nil && f.used == headerSize {
 		return nil
 	}
 	j.live, j.next = j.next, nil
 	return f
 }
 
-// Close ends the use of the journal and unlocks the directory. It is called after Seal: what has counts stays for
-// the next Open.
+// Close ends the use of the journal and unlocks the directory. It is called after Seal: what has counts stays.
 func (j *Journal) Close() {
 	for _, f := range []*File{j.live, j.next} {
 		if f != nil {
@@ -230,3 +251,5 @@ func (j *Journal) change(step string, do func() error) error {
 	}
 	return do()
 }
+
+func (j *Journal) sync(file *os.File) error { return j.change("sync "+file.Name(), file.Sync) }

@@ -308,7 +308,7 @@ func TestDamage(t *testing.T) {
 			add(t, j, fmt.Sprintf("%05d", i), int64(i+1))
 		}
 		f := seal(j)
-		if err := f.SetProgress(Progress{Sent: true, First: 5, From: 5, End: keys}); err != nil {
+		if err := f.SetProgress(Progress{Sent: true, First: 5, From: 5, End: 6}); err != nil {
 			t.Fatal(err)
 		}
 		kill(j)
@@ -337,6 +337,9 @@ func TestDamage(t *testing.T) {
 				}
 			}
 			id = s.ID
+			if err := s.SetProgress(Progress{Sent: true, First: 7, From: 7, End: 8}); err != nil {
+				t.Error(err)
+			}
 			kill(j)
 		}
 		j, _, sealed, err := Open(dir, func(string) {})
@@ -426,6 +429,30 @@ func TestNoHitWaitsForTheDisk(t *testing.T) {
 	}
 	close(release)
 	add(t, j, "at last", 1)
+	kill(j)
+}
+
+// A file that somebody has cut does not grow: zeroes would take the place of its counts, and nobody would know.
+func TestFileIsCutBeforeItGrows(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := opened(t, dir)
+	n := add(t, j, "a", 1)
+	<-j.live.growth
+	name := files(t, dir)[0]
+	if err := os.Truncate(name, 0); err != nil {
+		t.Fatal(err)
+	}
+	j.live.growMore()
+	if err := <-j.live.growth; !errors.Is(err, ErrFault) {
+		t.Errorf("the file grows with the error %v", err)
+	}
+	j.live.growth = nil
+	if Add(n, 1) {
+		t.Error("a hit is added to a count that is gone")
+	}
+	if info, err := os.Stat(name); err != nil || info.Size() > 0 {
+		t.Errorf("the file has grown again: %v, error %v", info, err)
+	}
 	kill(j)
 }
 

@@ -26,16 +26,6 @@ func mapFile(file *os.File, size int) ([]byte, error) {
 
 func unmap(b []byte) { syscall.Munmap(b) }
 
-// isDeleted reports whether the file has no name any more.
-func isDeleted(file *os.File) bool {
-	info, err := file.Stat()
-	if err != nil {
-		return false
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && stat.Nlink == 0
-}
-
 // isFull reports whether err says that nothing can be written now: there is no room on the disk, in the user's
 // quota, or in a file, or the disk is read-only.
 func isFull(err error) bool {
