@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -125,6 +126,23 @@ func TestUnfinishedRecord(t *testing.T) {
 	if len(live) != 1 || len(live2) != 2 {
 		t.Errorf("recovered %v and then %v", live, live2)
 	}
+}
+
+// A file that somebody has cut, if only by a few bytes, is not added to any more: the end of its last page would not be on
+// the disk. What it has is delivered.
+func TestCutFileIsSealed(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := opened(t, dir)
+	add(t, j, "a", 1)
+	kill(j)
+	if err := os.Truncate(files(t, dir)[0], growSize-100); err != nil {
+		t.Fatal(err)
+	}
+	j, live, sealed := opened(t, dir)
+	if len(live) > 0 || len(sealed) != 1 || !slices.Equal(sealed[0].Records, []Record{{"a", 1}}) {
+		t.Errorf("live: %v, sealed: %+v", live, sealed)
+	}
+	kill(j)
 }
 
 func TestFileThatWasSent(t *testing.T) {
@@ -457,9 +475,12 @@ func TestFileIsCutBeforeItGrows(t *testing.T) {
 
 // The progress is stored before it counts, and the first time all of the file is on the disk.
 func TestOrderOfChanges(t *testing.T) {
+	var mu sync.Mutex // The files grow meanwhile.
 	var steps []string
 	dir := t.TempDir()
 	j, _, _, err := open(dir, nil, func(step string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if kind, _, _ := strings.Cut(step, " "); kind != "write" || strings.Contains(step, "write") {
 			steps = append(steps, kind)
 		}
