@@ -81,7 +81,8 @@ func TestCheckRefuses(t *testing.T) {
 		`{"interval": 1, "port": 1, "sslkey": "key.pem", "sslcert": "cert.pem", "sslca": "text.pem"}`: `sslca text.pem: the file holds no certificate in PEM`,
 	} {
 		status, stdout, stderr := runCheck(t, folder, text)
-		if want := rootsCheck("config.json") + "pixel-ping: config.json: " + want + "\n"; status != 1 || stdout != "" || stderr != want {
+		want = rootsCheck("config.json") + "pixel-ping: config.json: " + want + "\n"
+		if status != 1 || stdout != "" || stderr != want {
 			t.Errorf("%s: exit status %d, stdout %q, stderr %q, want 1, none and %q",
 				text, status, stdout, stderr, want)
 		}

@@ -27,8 +27,7 @@ import (
 	"pixel-ping/internal/version"
 )
 
-// The parts of a stop end at these times after its beginning. Container engines kill
-// after 10 seconds.
+// The parts of a stop end at these times after its beginning. Container engines kill after 10 seconds.
 const (
 	requestsUntil = 2 * time.Second         // the requests that are under way
 	deliveryUntil = 6500 * time.Millisecond // the delivery of the counts
@@ -82,9 +81,8 @@ func (d *daemon) close() {
 	d.signals.Close()
 }
 
-// start makes the parts, and prints the start-up lines when the daemon listens. The original prints its
-// line before it listens, and runs on without a server if the port is taken or the certificate does not
-// load.
+// start makes the parts, and prints the start-up lines when the daemon listens. The original prints its line before it
+// listens, and runs on without a server if the port is taken or the certificate does not load.
 func (d *daemon) start(ctx context.Context) error {
 	// Signals come first: looking up the name of the host may take long, and a signal ends it.
 	d.signals = signals.Watch(ctx, func() { d.stdout.SetDeadline(time.Now().Add(secondLog)) })

@@ -75,10 +75,9 @@ func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program without its process: args is the command line without the
-// program's name, and the result is the exit status. It returns after a stop (by a
-// signal, or by the end of ctx), or when the daemon cannot start or cannot serve.
-// It handles the signals of the process, so there may be one run at a time.
+// run is the program without its process: args is the command line without the program's name, and the result is the
+// exit status. It returns after a stop (by a signal, or by the end of ctx), or when the daemon cannot start or cannot
+// serve. It handles the signals of the process, so there may be one run at a time.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	what, path, status := arguments.Parse(args, stdout, stderr)
 	if path == "" {

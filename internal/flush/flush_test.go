@@ -382,7 +382,8 @@ func TestKeysAreTriedAgain(t *testing.T) {
 		f.Stderr.Wait(time.Minute)
 		stderr.Reset()
 		f.Run(t.Context(), stopped, nil)
-		expectOutput(t, stderr, "pixel-ping: refused by the application: 2 hits of 1 key were not delivered; the log has them\n")
+		expectOutput(t, stderr,
+			"pixel-ping: refused by the application: 2 hits of 1 key were not delivered; the log has them\n")
 		if got, want := strings.Join(app.posts, " "), "a b b c d b"; got != want {
 			t.Errorf("the POSTs have %s, want %s", got, want)
 		}

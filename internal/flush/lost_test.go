@@ -135,8 +135,8 @@ func TestPartThatWasRefusedComesAgainAsItWas(t *testing.T) {
 	}
 }
 
-// The only key of a batch that an earlier process has left is refused, as if the application were busy. What was counted
-// since arrives, and then the key is set aside.
+// The only key of a batch that an earlier process has left is refused, as if the application were busy. What was
+// counted since arrives, and then the key is set aside.
 func TestLoneKeyHoldsNothingUp(t *testing.T) {
 	for _, status := range []string{"503 Busy", "403 Forbidden", "413 Too Large"} {
 		saved := make(map[string]int64)
@@ -160,8 +160,8 @@ func TestLoneKeyHoldsNothingUp(t *testing.T) {
 	}
 }
 
-// If a file of the journal is cut while it is in use, the daemon goes on, counts in memory, and says both this and what is
-// lost.
+// If a file of the journal is cut while it is in use, the daemon goes on, counts in memory, and says both this and what
+// is lost.
 func TestFileThatIsCut(t *testing.T) {
 	saved := make(map[string]int64)
 	l := &lives{answer: func(p part) string {
@@ -233,8 +233,8 @@ func TestBatchesOfBadKeysHoldNothingUp(t *testing.T) {
 	}
 }
 
-// Two batches are refused for what they are not. However often the process stops, no more files are there than the two, and
-// the live one.
+// Two batches are refused for what they are not. However often the process stops, no more files are there than the two,
+// and the live one.
 func TestStopsLeaveFewFiles(t *testing.T) {
 	l := &lives{answer: func(part) string { return "409 Conflict" }}
 	for i := range 4 {

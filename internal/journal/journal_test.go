@@ -128,6 +128,23 @@ func TestUnfinishedRecord(t *testing.T) {
 	}
 }
 
+// A file that somebody has cut, if only by a few bytes, is not added to any more: the end of its last page would not be on
+// the disk. What it has is delivered.
+func TestCutFileIsSealed(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := opened(t, dir)
+	add(t, j, "a", 1)
+	kill(j)
+	if err := os.Truncate(files(t, dir)[0], growSize-100); err != nil {
+		t.Fatal(err)
+	}
+	j, live, sealed := opened(t, dir)
+	if len(live) > 0 || len(sealed) != 1 || !slices.Equal(sealed[0].Records, []Record{{"a", 1}}) {
+		t.Errorf("live: %v, sealed: %+v", live, sealed)
+	}
+	kill(j)
+}
+
 func TestFileThatWasSent(t *testing.T) {
 	dir := t.TempDir()
 	j, _, _ := opened(t, dir)
@@ -233,9 +250,12 @@ func TestWhatIsNotTheJournals(t *testing.T) {
 		say     string // what is told; "" if the file is deleted without a word
 		format  bool   // --check says so, too
 	}{
-		"of 1.1.0":        {word(magic1), 4096, "it is of version 1.1.0; start that version with the application up, and stop it", true},
-		"of a later one":  {word(magic1 + 2<<56), 4096, "it is of another format; start the version that wrote it, and stop it", true},
-		"a text":          {[]byte("some text, and more\n"), 0, "it is of another format; start the version that wrote it, and stop it", true},
+		"of 1.1.0": {word(magic1), 4096,
+			"it is of version 1.1.0; start that version with the application up, and stop it", true},
+		"of a later one": {word(magic1 + 2<<56), 4096,
+			"it is of another format; start the version that wrote it, and stop it", true},
+		"a text": {[]byte("some text, and more\n"), 0,
+			"it is of another format; start the version that wrote it, and stop it", true},
 		"a large hole":    {nil, 1 << 42, "it is of another format; start the version that wrote it, and stop it", true},
 		"empty":           {nil, 0, "", false},
 		"never used":      {nil, 1 << 20, "", false},
@@ -458,14 +478,14 @@ func TestFileIsCutBeforeItGrows(t *testing.T) {
 
 // The progress is stored before it counts, and the first time all of the file is on the disk.
 func TestOrderOfChanges(t *testing.T) {
-	var mu sync.Mutex // files grow meanwhile
+	var mu sync.Mutex // The files grow meanwhile.
 	var steps []string
 	dir := t.TempDir()
 	j, _, _, err := open(dir, nil, func(step string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if kind, _, _ := strings.Cut(step, " "); kind != "write" || strings.Contains(step, "write") {
-			mu.Lock()
 			steps = append(steps, kind)
-			mu.Unlock()
 		}
 		return nil
 	})

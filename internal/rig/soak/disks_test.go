@@ -186,7 +186,8 @@ func TestReadOnlyAtTheStart(t *testing.T) {
 	for range 2 { // What was delivered cannot be deleted. The second time, the application knows the id.
 		r.start(t, d.command(rig.Binary)...)
 		config := r.Cmd.Args[len(r.Cmd.Args)-1]
-		r.Stderr.WaitLine(t, 0, "pixel-ping: "+config+": journal "+journal+": read-only file system; new keys are counted in memory only")
+		r.Stderr.WaitLine(t, 0, "pixel-ping: "+config+": journal "+journal+
+			": read-only file system; new keys are counted in memory only")
 		r.Stderr.WaitLine(t, 0, "pixel-ping: 20 hits of 20 keys recovered from the journal")
 		r.hit(t, 5)
 		r.end(t)

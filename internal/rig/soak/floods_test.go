@@ -200,8 +200,8 @@ func TestSpike(t *testing.T) {
 	d.Wait(t)
 }
 
-// visit lets 20 visitors come each second, each with a new connection over TLS. It returns how long their hits took, sorted. A visitor
-// who is not answered fails the test.
+// visit lets 20 visitors come each second, each with a new connection over TLS. It returns how long their hits took,
+// sorted. A visitor who is not answered fails the test.
 func visit(t *testing.T, address string, duration time.Duration) []time.Duration {
 	t.Helper()
 	var mu sync.Mutex
