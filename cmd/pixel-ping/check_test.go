@@ -48,12 +48,14 @@ func TestCheckRefuses(t *testing.T) {
 		`{"port": 1,}`:         `line 1, column 11: JSON has no comma after the last value; remove this one`,
 		`[1]`:                  `want a JSON object (got an array)`,
 
-		`{"port": 1}`:                                       `interval: missing; want a number of seconds above 0`,
-		`{"interval": 1, "port": "abc"}`:                    port + ` (got "abc")`,
-		`{"interval": 1, "port": 65536}`:                    port + ` (got 65536)`,
-		`{"interval": "60s", "port": 1}`:                    `interval: want a number of seconds above 0 (got "60s")`,
-		`{"interval": 1, "port": 1, "host": "http://h"}`:    `host: want a name or an address alone, without a scheme or a path (got "http://h")`,
-		`{"interval": 1, "port": 1, "host": "h:80"}`:        `host: want a name or an address alone, and the port in the setting port (got "h:80")`,
+		`{"port": 1}`:                    `interval: missing; want a number of seconds above 0`,
+		`{"interval": 1, "port": "abc"}`: port + ` (got "abc")`,
+		`{"interval": 1, "port": 65536}`: port + ` (got 65536)`,
+		`{"interval": "60s", "port": 1}`: `interval: want a number of seconds above 0 (got "60s")`,
+		`{"interval": 1, "port": 1, "host": "http://h"}`: `host: want a name or an address alone, ` +
+			`without a scheme or a path (got "http://h")`,
+		`{"interval": 1, "port": 1, "host": "h:80"}`: `host: want a name or an address alone, ` +
+			`and the port in the setting port (got "h:80")`,
 		`{"interval": 1, "port": 1, "discard": "false"}`:    `discard: want true or false (got "false")`,
 		`{"interval": 1, "port": 1, "secret": ["hunter2"]}`: `secret: want a string or a number (got an array)`,
 		`{"interval": 1, "port": 1, "endpoint": "h/save"}`:  `endpoint: want a URL with http:// or https:// and a host (got "h/save")`,
@@ -78,7 +80,8 @@ func TestCheckRefuses(t *testing.T) {
 			`PEM inputs may have been switched`,
 		`{"interval": 1, "port": 1, "sslkey": "encrypted.pem", "sslcert": "cert.pem"}`: `sslkey encrypted.pem: the key is encrypted; ` +
 			`decrypt it into another file, and name that one: openssl pkey -in encrypted.pem -out decrypted.pem`,
-		`{"interval": 1, "port": 1, "sslkey": "key.pem", "sslcert": "cert.pem", "sslca": "text.pem"}`: `sslca text.pem: the file holds no certificate in PEM`,
+		`{"interval": 1, "port": 1, "sslkey": "key.pem", "sslcert": "cert.pem", "sslca": "text.pem"}`: `sslca text.pem: ` +
+			`the file holds no certificate in PEM`,
 	} {
 		status, stdout, stderr := runCheck(t, folder, text)
 		want = rootsCheck("config.json") + "pixel-ping: config.json: " + want + "\n"
@@ -113,8 +116,10 @@ func TestCheckAccepts(t *testing.T) {
 			`others; remove the setting if that is meant`,
 		`{"interval": 1, "port": 1, "secret": "caf` + "\xe9" + `"}`: `secret: a character is not UTF-8, and U+FFFD takes its ` +
 			`place; save the file as UTF-8`,
-		`{"interval": 1, "port": "./socket", "host": "localhost"}`:                  `host "localhost" is ignored, since port is the path of a socket`,
-		`{"interval": 1, "port": 0, "interval": 2, "host": "name.that.is.invalid"}`: `setting "interval" is there more than once; the last value counts`,
+		`{"interval": 1, "port": "./socket", "host": "localhost"}`: `host "localhost" is ignored, ` +
+			`since port is the path of a socket`,
+		`{"interval": 1, "port": 0, "interval": 2, "host": "name.that.is.invalid"}`: `setting "interval" is there more than once; ` +
+			`the last value counts`,
 	} {
 		want := rootsCheck("config.json")
 		if warning != "" {
