@@ -127,6 +127,7 @@ func (k *killed) live() {
 	}
 	e := endpoint.New(&url.URL{Scheme: "http", Host: "application"}, "/", "", time.Minute)
 	e.Dial = func(context.Context, string, string) (net.Conn, error) {
+		k.serving.Wait() // The process may be killed after the last answer.
 		if k.dead || !k.calm && k.random.IntN(8) == 0 {
 			return nil, io.ErrUnexpectedEOF
 		}
