@@ -280,7 +280,9 @@ func TestWithoutEndpointNoFileChanges(t *testing.T) {
 	defer store.Close()
 	store.Record("a")
 	var log strings.Builder
-	f := flush.Flusher{Store: store, Interval: time.Minute, Stdout: logwriter.New(&log), Stderr: logwriter.New(io.Discard)}
+	f := flush.Flusher{
+		Store: store, Interval: time.Minute, Stdout: logwriter.New(&log), Stderr: logwriter.New(io.Discard),
+	}
 	before := files()
 	for range 3 {
 		f.Flush(t.Context())

@@ -62,8 +62,8 @@ func TestFlush(t *testing.T) {
 			table.print()
 			for _, name := range ours {
 				if over(name) {
-					t.Errorf("%s: a hit waits up to %.1f ms more than at an idle daemon, and the process takes %.0f MB; "+
-						"want at most %d ms and %d MB", name, wait(name), peak(name), maxWait, maxPeak)
+					t.Errorf("%s: a hit waits up to %.1f ms more than at an idle daemon, and the process takes "+
+						"%.0f MB; want at most %d ms and %d MB", name, wait(name), peak(name), maxWait, maxPeak)
 				}
 			}
 		})
