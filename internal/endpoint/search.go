@@ -68,7 +68,7 @@ func (e *Endpoint) hasFound(o post.Outcome) bool {
 
 // next returns the part to send next. It has one key at least.
 func (e *Endpoint) next(b *hits.Batch, s *search) (from, end int) {
-	if b.From < b.End { // It was not accepted, and not refused for its content.
+	if b.From < b.End { // This part was neither accepted nor refused for its content.
 		return b.From, b.End
 	}
 	limit := e.limit

@@ -44,7 +44,7 @@ type Flusher struct {
 	logged *logwriter.Entry // the last block of counts that the log has accepted
 	lines  []hits.Count     // what it lists; nil if lines were left out since
 
-	refused int64 // hits that the Store had refused when that was last said
+	refused int64 // hits that the Store had refused when stderr last said so
 	vain    int   // searches that found nothing since a batch was accepted, or since they had one more sealed
 
 	// Of the flush under way:

@@ -158,7 +158,7 @@ func (s *Store) insert(key string, hits int64) {
 	s.loose[key] = &hits
 }
 
-// fault says why hits are not in the journal. After a fault in the mapped memory, what the live file has is delivered
+// fault notes why hits are not in the journal. After a fault in the mapped memory, what the live file has is delivered
 // as it is, and no file is used any more.
 func (s *Store) fault(err error) {
 	s.fail(err, "new keys are counted in memory only, and are lost if the process is killed")
@@ -443,7 +443,7 @@ func (s *Store) Doubtful() (n int64) {
 // that are lost, both sorted by the bytes of their keys. It is not called while hits are recorded.
 func (s *Store) Close() (kept, lost []Count) {
 	for _, b := range slices.Clone(s.batches) {
-		if b.file == nil && !b.Doubt { // One in doubt would get another id in a file.
+		if b.file == nil && !b.Doubt { // A batch in doubt would get another id in a file.
 			s.Merge(b)
 		}
 	}
