@@ -51,8 +51,10 @@ type daemon struct {
 	listeners   []net.Listener
 	metrics     *metrics.Server
 
-	flushed chan string // the line about what the flusher has lost; nil until the flusher runs, which then closes the store
-	refused bool        // run has failed, and fails until the configuration or the certificate is edited
+	// flushed receives the line about what the flusher has lost. It is nil until the flusher runs; from then on, the
+	// flusher closes the store.
+	flushed chan string
+	refused bool // run has failed, and fails until the configuration or the certificate is edited
 }
 
 // run starts the daemon, and returns when it has stopped: by the end of ctx, by a signal, or because it

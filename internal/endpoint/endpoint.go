@@ -26,7 +26,7 @@ type Endpoint struct {
 
 	limit   int64                      // parts of several keys are no larger, since larger ones were answered with 413; 0 if unknown
 	limited time.Time                  // when the limit was last found to be so low
-	found   map[post.Outcome]time.Time // when counts were last found to be refused so for their content
+	found   map[post.Outcome]time.Time // when the content was last found to be the reason of an outcome
 }
 
 // New returns the Endpoint of u, target and secret: see post.New. An exchange may take a minute, or interval (the time

@@ -10,8 +10,8 @@ import (
 const (
 	// maxAlone is how many keys are tried alone for one that is refused.
 	maxAlone = 8
-	// maxBroken is how many keys may be refused alone with a status of 500 and above: then the application is
-	// broken in part, and it is not for the keys.
+	// maxBroken is how many POSTs of a key alone make a status of 500 or above the application's own fault: it is
+	// broken in part, and the keys are not the reason.
 	maxBroken = 32
 )
 
@@ -24,7 +24,7 @@ const (
 // reason is the first key. If none is, the size is the reason, or the application accepts nothing at all.
 type search struct {
 	batch *hits.Batch
-	began post.Outcome // which the search is to explain
+	began post.Outcome // the outcome that the search is to explain
 
 	limit     int64 // the size of the next part
 	halved    int   // the end of the part that was halved last
@@ -34,7 +34,7 @@ type search struct {
 	largest   int64 // the largest body that was accepted
 	alone     int   // how many POSTs of a key alone were refused
 	first     int64 // the size of the first key, once that is refused alone
-	tries     int   // how many POSTs of a key alone were refused since the first key is known to be
+	tries     int   // how many POSTs of a key alone were refused since a key was last set aside
 	probe     int   // the position of the key that is tried out of turn; 0 for none
 }
 
@@ -68,7 +68,7 @@ func (e *Endpoint) hasFound(o post.Outcome) bool {
 
 // next returns the part to send next. It has one key at least.
 func (e *Endpoint) next(b *hits.Batch, s *search) (from, end int) {
-	if b.From < b.End { // It was not accepted, and not refused for its content.
+	if b.From < b.End { // This part was neither accepted nor refused for its content.
 		return b.From, b.End
 	}
 	limit := e.limit
@@ -170,7 +170,7 @@ func (s *search) tryAnother() bool {
 	return true
 }
 
-// setAside sets the keys aside from the first one to a position.
+// setAside sets aside the keys from the first one to before the position end.
 func (e *Endpoint) setAside(s *search, end int, setAside func([]hits.Count)) {
 	list := s.batch.Between(s.batch.First, end)
 	setAside(list)

@@ -10,10 +10,10 @@ import (
 
 const (
 	// rowRefused is how many flushes in a row are refused with the same status before the content is taken for the
-	// reason. rowDoubt is how many tries of a part in doubt fail in the same way before: an application that looks
-	// at ids would have answered the second.
+	// reason. For a part in doubt it is rowDoubt tries that fail in the same way: an application that looks at ids
+	// would have answered the second.
 	rowRefused, rowDoubt = 3, 5
-	// maxPause is how many flushes an application is not asked again at most.
+	// maxPause is the most flushes for which an application is not asked again.
 	maxPause = 60
 	// memory is how long it is remembered what the application refuses, as applications change.
 	memory = time.Hour
@@ -143,20 +143,20 @@ func (e *Endpoint) suspects(ctx context.Context, m *memo, f *post.Failure, resen
 	return true
 }
 
-// wait leaves the application alone with the question for 1, 2, 4 and up to 60 flushes.
+// wait puts off the next question to the application for 1, 2, 4 and up to 60 flushes.
 func (m *memo) wait() {
 	m.pause = min(max(1, 2*m.pause), maxPause)
 	m.askAt = m.row + 1 + m.pause
 }
 
-// isRefusal reports whether an outcome is an answer of the application: no proxy says so without one. (520 to 524
-// are those of a CDN.)
+// isRefusal reports whether an outcome is an answer of the application. The other statuses are what a proxy answers
+// if the application has not answered (520 to 524 are a CDN's).
 func isRefusal(o post.Outcome) bool {
 	return o >= 100 && o != 502 && o != 503 && o != 504 && (o < 520 || o > 524)
 }
 
-// mayBeContent reports whether the content of a request may be the reason of its outcome. 401 is never, but the
-// secret may be, and so the question is worth while.
+// mayBeContent reports whether the content of a request may be the reason of its outcome. It is never the reason of a
+// 401, but the secret may be: suspects finds that out.
 func mayBeContent(o post.Outcome) bool {
 	switch o {
 	case post.Cut, post.Late, 503, 504:

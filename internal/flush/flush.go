@@ -44,8 +44,8 @@ type Flusher struct {
 	logged *logwriter.Entry // the last block of counts that the log has accepted
 	lines  []hits.Count     // what it lists; nil if lines were left out since
 
-	refused int64 // hits that the Store had refused when that was last said
-	vain    int   // searches that have found nothing, since a batch was accepted or one more was sealed for this
+	refused int64 // hits that the Store had refused when stderr last said so
+	vain    int   // searches that found nothing since a batch was accepted, or since they had one more sealed
 
 	// Of the flush under way:
 	aside     int64         // hits that were set aside
@@ -165,7 +165,7 @@ func (f *Flusher) retryAside(ctx context.Context) {
 }
 
 // logLost logs a list under a title, unless it is the last block of the log. It waits until the log is written, and
-// returns whether the "log has" the list.
+// returns "log has" or "log does not have".
 func (f *Flusher) logLost(title string, list []hits.Count) (who string) {
 	if f.logged == nil || !f.logged.Taken() || !slices.Equal(f.lines, list) {
 		fmt.Fprintln(f.Stdout, title)
@@ -206,9 +206,9 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 	for i := 0; ; {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
-			// A key is set aside only if another one is accepted, and that may be one of the next batch. Each time that
-			// it is not, the next one waits for twice as many searches, and so few are out. At a stop, the journal keeps
-			// what there is.
+			// A key is set aside only if another one is accepted, which may be in the next batch. So that few batches
+			// are out, each further one is sealed only after twice as many searches that found nothing. At a stop, what
+			// is not sealed stays in the journal.
 			always := f.vain >= 1<<max(0, i-2)
 			if last {
 				always = !f.Store.Keeps()

@@ -57,7 +57,7 @@ type Batch struct {
 	order, sizes []int32 // of the keys as indexes of List, and their sizes; nil until they are needed
 }
 
-// newBatch returns a batch of list, which file has; it may be nil.
+// newBatch returns a batch of list. file is the journal's file that has the counts, or nil.
 func (s *Store) newBatch(list []Count, file *journal.File) *Batch {
 	b := &Batch{List: list, file: file, store: s, id: rand.Text()}
 	if file != nil {
@@ -91,7 +91,8 @@ func (b *Batch) Size(position int) int64 {
 	return int64(b.sizes[i])
 }
 
-// Between returns the counts from one position to another that are not done with, in the order of the keys' bytes.
+// Between returns the counts from position first to before end that are not done with, in the order of the keys'
+// bytes.
 func (b *Batch) Between(first, end int) []Count {
 	if first == 0 && end == len(b.List) && b.Skip == 0 {
 		return b.List
@@ -122,7 +123,7 @@ func (b *Batch) Kept() bool { return b.file != nil }
 // Part returns the counts of the part under way.
 func (b *Batch) Part() []Count { return b.Between(b.From, b.End) }
 
-// PartID returns the id of the part under way: that of the batch if it is the whole.
+// PartID returns the id of the part under way. A part that is the whole batch has the id of the batch.
 func (b *Batch) PartID() string {
 	if b.From == 0 && b.End == len(b.List) {
 		return b.id
@@ -133,15 +134,15 @@ func (b *Batch) PartID() string {
 // Begin begins a part, or sends it again. A journal stores that first.
 func (b *Batch) Begin(from, end int) {
 	b.From, b.End, b.Doubt = from, end, false
-	b.keep(true)
+	b.storeProgress(true)
 }
 
-// Refused says that the part under way was not accepted, and that it is not in doubt. It stays the part under way: in
-// spite of what it says, the application may have saved it, and then it knows the id.
-func (b *Batch) Refused() { b.keep(false) }
+// Refused says that the part under way was not accepted, and that it is not in doubt. The part stays under way: an
+// application may have saved a part in spite of its answer, and then knows the id.
+func (b *Batch) Refused() { b.storeProgress(false) }
 
-// keep stores the progress in the journal's file.
-func (b *Batch) keep(doubt bool) {
+// storeProgress stores the progress in the journal's file, if there is one.
+func (b *Batch) storeProgress(doubt bool) {
 	if b.file != nil {
 		p := b.Progress
 		p.Sent, p.Doubt = true, doubt

@@ -16,10 +16,10 @@ import (
 const (
 	// maxOut is how many batches may be out: one that is refused again and again, and the one behind it.
 	maxOut = 2
-	// asideShare is the part of the memory for keys that those may take which the application refuses: clients who
-	// send such keys leave room for others.
+	// asideShare says how much the keys that the application refuses may take: one part in so many of the memory for
+	// keys. So clients who send such keys leave room for others.
 	asideShare = 8
-	// asideTime is how long keys are set aside, as applications change.
+	// asideTime is how long keys are set aside before they are sent again, as applications change.
 	asideTime = time.Hour
 )
 
@@ -35,8 +35,8 @@ type Counts map[string]*int64
 // begins with source code; here they are keys like any other. The original's store has no limit, so that clients
 // who invent keys use up the memory.
 //
-// Record, Full, Stats and JournalError may be called by many goroutines at once; the other methods belong to the
-// one goroutine that flushes.
+// Record, Full, Stats, Pending, Keeps and JournalError may be called by many goroutines at once; the other methods
+// belong to the one goroutine that flushes.
 type Store struct {
 	Recovered []Count // what Open has found, sorted by the bytes of the keys
 
@@ -45,7 +45,7 @@ type Store struct {
 	journal *journal.Journal
 
 	failing  sync.Mutex
-	failures []error // what went wrong in the journal, and was not returned by JournalError
+	failures []error // what went wrong in the journal, and was not returned by JournalError yet
 
 	mu     sync.Mutex
 	live   Counts     // what was counted since the last batch; with a journal, what is in its live file
@@ -53,7 +53,7 @@ type Store struct {
 	faulty bool       // the live file had a fault: live does not change any more, and hits go to loose
 	held   int64      // the cost of live and loose, in bytes
 	out    int64      // the cost of what is left of the batches
-	stats  stats.Hits // but for Keys, which are those of what is left of the batches
+	stats  stats.Hits // Keys is only of what is left of the batches
 	asked  bool       // full was sent a value, and no batch was delivered since
 
 	aside     Counts    // keys that the application refuses
@@ -87,15 +87,15 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	for _, file := range sealed {
 		b := s.newBatch(file.Records, file)
 		b.Progress = file.Progress
-		s.send(b)
+		s.register(b)
 		s.stats.Pending += Sum(b.Left())
 	}
 	s.Recovered = s.List()
 	return s, nil
 }
 
-// send adds a batch to those that are out.
-func (s *Store) send(b *Batch) {
+// register adds a batch to those that are out.
+func (s *Store) register(b *Batch) {
 	s.batches = append(s.batches, b)
 	left := b.Left()
 	bytes := cost(left...)
@@ -158,7 +158,7 @@ func (s *Store) insert(key string, hits int64) {
 	s.loose[key] = &hits
 }
 
-// fault says why hits are not in the journal. After a fault in the mapped memory, what the live file has is delivered
+// fault notes why hits are not in the journal. After a fault in the mapped memory, what the live file has is delivered
 // as it is, and no file is used any more.
 func (s *Store) fault(err error) {
 	s.fail(err, "new keys are counted in memory only, and are lost if the process is killed")
@@ -196,7 +196,7 @@ func (s *Store) Pending() int64 { return s.Stats().Pending }
 // Keeps reports whether the Store has a journal.
 func (s *Store) Keeps() bool { return s.journal != nil }
 
-// JournalError returns the first thing that went wrong in the journal and that it has not returned yet, or nil.
+// JournalError returns the oldest error of the journal that it has not returned yet, or nil.
 func (s *Store) JournalError() (err error) {
 	s.failing.Lock()
 	defer s.failing.Unlock()
@@ -219,7 +219,7 @@ func (s *Store) fail(err error, consequence string) {
 	}
 }
 
-// gone says that a list is done with.
+// gone takes a list that is done with out of what the Store counts as held.
 func (s *Store) gone(list []Count) {
 	bytes, hits := cost(list...), Sum(list)
 	s.mu.Lock()
@@ -270,7 +270,7 @@ func merged(list []Count) []Count {
 	return list[:n]
 }
 
-// Batch returns a batch that is out, the one at index 0 is the oldest, or nil.
+// Batch returns batch i of those that are out, of which 0 is the oldest, or nil if there are not so many.
 func (s *Store) Batch(i int) *Batch {
 	if i >= len(s.batches) {
 		return nil
@@ -301,7 +301,7 @@ func (s *Store) Seal(setAside func(list []Count), always bool) {
 	s.seal(loose, nil, setAside)
 }
 
-// seal makes a batch of counts that file has; it may be nil.
+// seal makes a batch of counts. file is the journal's file that has them, or nil.
 func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Count)) {
 	list := s.read(counts)
 	var aside []Count
@@ -330,7 +330,7 @@ func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Cou
 		return
 	}
 	b.Memo, s.memo = s.memo, nil
-	s.send(b)
+	s.register(b)
 }
 
 // read returns the counts sorted by the bytes of their keys, which is the order in which they are logged and sent. It
@@ -414,13 +414,14 @@ func (s *Store) Retry() {
 	}
 }
 
-// SealAside makes a batch of the keys that are set aside, which are so no longer, or returns nil.
+// SealAside makes a batch of the keys that are set aside, and sets them aside no longer. Without such keys it returns
+// nil.
 func (s *Store) SealAside() *Batch {
 	if len(s.aside) == 0 {
 		return nil
 	}
 	b := s.newBatch(s.read(s.aside), nil)
-	s.send(b)
+	s.register(b)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Pending += s.stats.Aside
@@ -442,7 +443,7 @@ func (s *Store) Doubtful() (n int64) {
 // that are lost, both sorted by the bytes of their keys. It is not called while hits are recorded.
 func (s *Store) Close() (kept, lost []Count) {
 	for _, b := range slices.Clone(s.batches) {
-		if b.file == nil && !b.Doubt { // In a file, a batch in doubt would come back under another id.
+		if b.file == nil && !b.Doubt { // A batch in doubt would get another id in a file.
 			s.Merge(b)
 		}
 	}
@@ -456,8 +457,8 @@ func (s *Store) Close() (kept, lost []Count) {
 		file = s.journal.Seal()
 		defer s.journal.Close()
 	}
-	last, rest := s.newBatch(s.read(s.live), file), s.newBatch(s.read(s.loose), nil)
-	for _, b := range append(s.batches, last, rest) {
+	last, unkept := s.newBatch(s.read(s.live), file), s.newBatch(s.read(s.loose), nil)
+	for _, b := range append(s.batches, last, unkept) {
 		if b.file != nil && !b.file.Lost() {
 			kept = append(kept, b.Left()...)
 		} else {

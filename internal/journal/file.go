@@ -77,7 +77,7 @@ func (f *File) Lost() bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Remove deletes the file, whose counts are not used any more. A damaged one is kept under another name.
+// Remove deletes the file, whose counts are not used any more. It renames a damaged file, for the operator.
 func (f *File) Remove() error {
 	defer f.release()
 	return f.journal.describe(f.journal.change("remove "+f.name, func() error {

@@ -16,7 +16,8 @@ import (
 
 const (
 	// chunkSize is how many bytes are written at once; a longer line is written alone. Linux writes them to a pipe
-	// whole or, if the program ends first, not at all. Of their page there, 256 bytes stay free for the next lines.
+	// whole or, if the program ends first, not at all. They take a page of the pipe, whose last 256 bytes are left for
+	// the next lines.
 	chunkSize = 4096 - 256
 	// maxWaiting is how many texts may wait to be written, for a reader that pauses.
 	maxWaiting = 500
@@ -80,7 +81,8 @@ func NewPair(stdout, stderr io.Writer) (out, err *Writer) {
 	return out, err
 }
 
-// Write has p written, which must be whole lines. It never fails. It waits a moment for its lines if they are the next.
+// Write has p written, which must be whole lines. It never fails. If no other lines are to be written,
+// Write waits up to 100 ms for its own.
 func (w *Writer) Write(p []byte) (int, error) {
 	lines := slices.Collect(bytes.Lines(bytes.Clone(p))) // p is the caller's again when Write returns
 	w.mu.Lock()
@@ -110,7 +112,8 @@ func (w *Writer) Block(count int, line func(dst []byte, i int) []byte) *Entry {
 	return w.block
 }
 
-// SetDeadline sets the time at which the block ends, and after which there are none; of several, the earliest counts.
+// SetDeadline sets the time at which the block ends, and after which no block is accepted. Of several, the earliest
+// counts.
 // The block ends sooner if its last write took longer than what is left, so that there is time for the lines after it.
 func (w *Writer) SetDeadline(t time.Time) {
 	w.mu.Lock()
@@ -121,7 +124,7 @@ func (w *Writer) SetDeadline(t time.Time) {
 	time.AfterFunc(time.Until(t), w.giveUp)
 }
 
-// Left returns how long to wait for an important last line: Grace, and before that the time until the deadline.
+// Left returns how long to wait for an important last line: until the deadline, and Grace more.
 func (w *Writer) Left() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -28,9 +28,8 @@ func ThisMachine() Machine { return readMachine(os.DirFS("/")) }
 // how many bytes the keys may take (maxmemory), and connections (maxconnections). It
 // returns a line for each value of the configuration that needs more memory than there is.
 //
-// By default the keys have a quarter of the memory, as they need twice that and a quarter
-// during a flush, but 256 MB at most. The connections have the rest, but there are most
-// of them at most.
+// By default the keys have a quarter of the memory, 256 MB at most: during a flush they
+// take 2.25 times that. The connections have the rest; there are no more than most.
 func (m Machine) Fit(keys *int64, connections *int, most int) (warnings []string) {
 	fit := func(setting, what string, bytes int64) {
 		if bytes > m.share() {

@@ -14,7 +14,7 @@ import (
 	"pixel-ping/internal/stats"
 )
 
-// Path is the path that answers; all others do not.
+// Path is the only path that is served.
 const Path = "/metrics"
 
 // Handler answers GET and HEAD requests for Path in Prometheus' text format, version

@@ -45,8 +45,8 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 }
 
 // race connects to the addresses in turn, and returns the first connection. An attempt
-// begins when the one before has failed, or has kept it back for attemptDelay. If all
-// fail, the error is the first one's.
+// begins when the one before has failed, or else after attemptDelay for each address
+// before its own. If all fail, the error is that of the first to fail.
 func race(
 	ctx context.Context, addresses []net.IPAddr, connect func(context.Context, net.IPAddr) (net.Conn, error),
 ) (conn net.Conn, err error) {

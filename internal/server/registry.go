@@ -17,7 +17,7 @@ type Limits struct {
 	// Connections is how many may be open at once; 0 means DefaultConnections. Fewer are
 	// open if the system allows fewer descriptors.
 	Connections int
-	// KeepAlive is how long a connection may be idle; 0 means DefaultKeepAlive.
+	// KeepAlive is how long a connection may be idle; 0 means 75 seconds.
 	KeepAlive time.Duration
 }
 
@@ -26,10 +26,10 @@ const (
 	// configuration says otherwise. Each takes at most 90 kB, whatever its client
 	// does, and the keys in a flush at most 604 MB by default: 1.01 GB in all.
 	DefaultConnections = 4500
-	// DefaultKeepAlive is how long a connection may be idle unless the configuration says
-	// otherwise. A page's later events find the connection open, as they do with nginx,
-	// whose default is the same. Node closes it after 6 seconds.
-	DefaultKeepAlive = 75 * time.Second
+	// defaultKeepAlive is how long a connection may be idle unless Limits say otherwise.
+	// A page's later events find the connection open, as they do with nginx, whose
+	// default is the same. Node closes it after 6 seconds.
+	defaultKeepAlive = 75 * time.Second
 
 	// requestTime is how long a request may take to arrive, and again how long its answer
 	// may take to be handed to the system. Node gives a header as long.

@@ -48,7 +48,7 @@ func New(handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Cert
 	limits Limits, stderr io.Writer) *Server {
 	s := &Server{handler: handler}
 	s.registry.limit = limitConnections(cmp.Or(limits.Connections, DefaultConnections))
-	s.registry.keepAlive = cmp.Or(limits.KeepAlive, DefaultKeepAlive)
+	s.registry.keepAlive = cmp.Or(limits.KeepAlive, defaultKeepAlive)
 	s.registry.stderr = stderr
 	s.http = http.Server{
 		Handler:                      http.HandlerFunc(s.serveHTTP),

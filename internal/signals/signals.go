@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Signals has what the signals of the process do. There may be one at a time.
+// Signals has the signals of the process as contexts and a channel. There may be one Signals at a time.
 type Signals struct {
 	// Stopped is done after the first signal that stops the daemon, after the end of the
 	// parent, or after Stop.

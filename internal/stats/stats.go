@@ -38,7 +38,7 @@ type Connections struct {
 	Crowded int64 // to make room for new ones, or new ones that found no room
 	Slow    int64 // the request, or the client's reading of the answer, took too long
 
-	FailedHandshakes int64 // of TLS, but those whose connection just ended
+	FailedHandshakes int64 // of TLS; not those whose connection just ended
 }
 
 // All is what the whole daemon counts.
