@@ -16,8 +16,7 @@ import (
 
 const (
 	// chunkSize is how many bytes are written at once; a longer line is written alone. Linux writes them to a pipe
-	// whole or, if the program ends first, not at all. They take a page of the pipe, whose last 256 bytes are left for
-	// the next lines.
+	// whole or, if the program ends first, not at all. The last 256 bytes of their page are left for the next lines.
 	chunkSize = 4096 - 256
 	// maxWaiting is how many texts may wait to be written, for a reader that pauses.
 	maxWaiting = 500
@@ -81,8 +80,7 @@ func NewPair(stdout, stderr io.Writer) (out, err *Writer) {
 	return out, err
 }
 
-// Write has p written, which must be whole lines. It never fails. If no other lines are to be written,
-// Write waits up to 100 ms for its own.
+// Write has p written, which must be whole lines. It never fails. If no others are to be written, it waits up to 100 ms.
 func (w *Writer) Write(p []byte) (int, error) {
 	lines := slices.Collect(bytes.Lines(bytes.Clone(p))) // p is the caller's again when Write returns
 	w.mu.Lock()
@@ -112,8 +110,7 @@ func (w *Writer) Block(count int, line func(dst []byte, i int) []byte) *Entry {
 	return w.block
 }
 
-// SetDeadline sets the time at which the block ends, and after which no block is accepted. Of several, the earliest
-// counts.
+// SetDeadline sets the time after which no block is accepted, and at which one ends. Of several, the earliest counts.
 // The block ends sooner if its last write took longer than what is left, so that there is time for the lines after it.
 func (w *Writer) SetDeadline(t time.Time) {
 	w.mu.Lock()
