@@ -36,8 +36,8 @@ const (
 	secondLog     = 2 * time.Second
 )
 
-// daemon has the parts of a running daemon, in the order in which start makes them.
-// A part that start has not made is nil. run may be called once.
+// daemon has the parts of a running daemon, in the order in which start makes them. A part that start has not made is
+// nil. run may be called once.
 type daemon struct {
 	path           arguments.Path    // of the configuration
 	stdout, stderr *logwriter.Writer // the log, and what goes wrong
@@ -51,10 +51,8 @@ type daemon struct {
 	listeners   []net.Listener
 	metrics     *metrics.Server
 
-	// flushed receives the line about what the flusher has lost. It is nil until the flusher runs; from then on, the
-	// flusher closes the store.
-	flushed chan string
-	refused bool // run has failed, and fails until the configuration or the certificate is edited
+	flushed chan string // receives what the flusher has lost; nil until the flusher runs, which then closes the store
+	refused bool        // run has failed, and fails until the configuration or the certificate is edited
 }
 
 // run starts the daemon, and returns when it has stopped: by the end of ctx, by a signal, or because it
