@@ -1,32 +1,20 @@
 package endpoint
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pixel-ping/internal/rig"
 )
 
 // piped returns an Endpoint for a bubble: script handles each of its connections, which are pipes.
 func piped(t *testing.T, interval time.Duration, script func(net.Conn)) *Endpoint {
 	e := New(&url.URL{Scheme: "http", Host: "application"}, "/", "", interval)
-	e.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		ours, theirs := net.Pipe()
-		ended := make(chan struct{})
-		t.Cleanup(func() { <-ended })
-		go func() {
-			defer close(ended)
-			defer theirs.Close()
-			script(theirs)
-		}()
-		return ours, nil
-	}
+	e.Dial = rig.Pipes(t, script)
 	return e
 }
 

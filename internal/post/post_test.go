@@ -319,20 +319,7 @@ func expectFailure(t *testing.T, name string, err error, want Outcome, written b
 // which are pipes.
 func piped(t *testing.T, script func(net.Conn)) *Client {
 	e := at(t, "http://application", "")
-	e.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		ours, theirs := net.Pipe()
-		ended := make(chan struct{})
-		t.Cleanup(func() { <-ended })
-		go func() {
-			defer close(ended)
-			defer theirs.Close()
-			script(theirs)
-		}()
-		return ours, nil
-	}
+	e.Dial = rig.Pipes(t, script)
 	return e
 }
 

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"context"
 	"net"
 	"os"
 	"sync/atomic"
@@ -21,6 +22,26 @@ func Dial(address string) (net.Conn, error) {
 		LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(i>>8), byte(i))},
 	}
 	return dialer.Dial("tcp", address)
+}
+
+// Pipes returns a function that dials nobody: each connection is a pipe whose other end
+// script handles and then closes. It can be used in a bubble. The test ends when all
+// scripts have.
+func Pipes(t testing.TB, script func(net.Conn)) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		ours, theirs := net.Pipe()
+		ended := make(chan struct{})
+		t.Cleanup(func() { <-ended })
+		go func() {
+			defer close(ended)
+			defer theirs.Close()
+			script(theirs)
+		}()
+		return ours, nil
+	}
 }
 
 // HasIPv6 reports whether this machine has the address ::1. Many containers do not. In
