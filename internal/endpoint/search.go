@@ -47,17 +47,15 @@ func (e *Endpoint) begin(b *hits.Batch, m *memo, f *post.Failure) *search {
 	return s
 }
 
-// explains reports whether the content may be the reason of a failure in a search. Any other failure ends the
-// flush.
-func (e *Endpoint) explains(s *search, f *post.Failure) bool {
-	return tooLarge(f) || f.Outcome == s.began && f.Outcome != post.Unreachable || e.hasFound(f.Outcome)
+// explains reports whether the content may be the reason of a failure at once, without a question: s is nil, or the
+// search under way, and again says that the part was written whole before.
+func (e *Endpoint) explains(s *search, f *post.Failure, again bool) bool {
+	return tooLarge(f, again) ||
+		s != nil && (f.Outcome == s.began && f.Outcome != post.Unreachable || e.hasFound(f.Outcome))
 }
 
 // find notes that the outcome that began a search was caused by the content.
 func (e *Endpoint) find(s *search) {
-	if e.found == nil {
-		e.found = make(map[post.Outcome]time.Time)
-	}
 	e.found[s.began] = time.Now()
 }
 

@@ -46,7 +46,10 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 		m = new(memo)
 		b.Memo = m
 	}
+	e.Ready = b.Sending
+	var written bool // the part under way was written whole, now or before
 	for refused := 0; !b.Done() && refused < maxRefused; {
+		again := b.From < b.End
 		if !b.Doubt {
 			b.Begin(e.next(b, m.search))
 		}
@@ -56,21 +59,25 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 			continue
 		}
 		f, resent := err.(*post.Failure), b.Doubt
-		r.Err, r.Answered = f, isRefusal(f.Outcome)
-		b.Doubt = resent || inDoubt(f)
+		r.Err, r.Answered = f, isRefusal(f.Outcome) || f.Outcome == post.Unready
+		b.Doubt, written = resent || inDoubt(f), again || f.Written
 		if ctx.Err() != nil || setAside == nil {
 			break
 		}
 		e.note(m, f)
 		r.Answered = r.Answered || m.vain
-		if m.search == nil || resent || !e.explains(m.search, f) {
-			if !e.suspects(ctx, m, f, resent, &r) {
-				break
-			}
+		known := !resent && e.explains(m.search, f, again)
+		if !known && !e.suspects(ctx, m, f, resent, &r) {
+			break
+		} else if !known || m.search == nil {
 			m.search = e.begin(b, m, f)
 		}
 		refused++
-		r.Doubled = r.Doubled || b.Doubt
+		if b.Kept() && f.Written && !again && (f.Outcome == post.Cut || f.Outcome >= 500) {
+			b.Doubt = false
+			continue // If it is saved, an application that looks at ids accepts it now.
+		}
+		r.Doubled = r.Doubled || b.Doubt || again && !isRefusal(f.Outcome)
 		b.Doubt = false
 		goesOn := e.narrow(m.search, f, setAside)
 		b.From, b.End = b.First, b.First
@@ -83,7 +90,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 	if b.Done() {
 		r.Err = nil
 	} else if !b.Doubt {
-		b.Refused()
+		b.Refused(written)
 		if !b.Kept() {
 			m.search = nil // What is left is merged with other counts.
 		}
@@ -111,13 +118,10 @@ func (e *Endpoint) note(m *memo, f *post.Failure) {
 	}
 }
 
-// suspects reports whether the application seems to refuse counts for their content. Unless the request is too
-// large, that needs several failures in a row, and that the application accepts an empty object, which suspects
-// sends: so the application is there, and the secret is right.
+// suspects reports whether the application seems to refuse counts for their content. That needs several failures in a
+// row, and that the application accepts an empty object, which suspects sends: so the application is there, and the
+// secret is right.
 func (e *Endpoint) suspects(ctx context.Context, m *memo, f *post.Failure, resent bool, r *Report) bool {
-	if tooLarge(f) && !resent {
-		return true
-	}
 	if !mayBeContent(f.Outcome) {
 		return false
 	}
@@ -171,8 +175,10 @@ func mayBeContent(o post.Outcome) bool {
 func inDoubt(f *post.Failure) bool { return f.Written && !isRefusal(f.Outcome) }
 
 // tooLarge reports whether the request is too large. Some servers cut the connection in place of answering with
-// 413.
-func tooLarge(f *post.Failure) bool { return f.Outcome == 413 || f.Outcome == post.Cut && !f.Written }
+// 413, but not if they have read the same request before.
+func tooLarge(f *post.Failure, again bool) bool {
+	return f.Outcome == 413 || f.Outcome == post.Cut && !f.Written && !again
+}
 
 // forbidden reports whether the application refuses the secret, or the user and password.
 func forbidden(f *post.Failure) bool { return f.Outcome == 401 || f.Outcome == 403 }

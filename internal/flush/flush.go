@@ -44,8 +44,9 @@ type Flusher struct {
 	logged *logwriter.Entry // the last block of counts that the log has accepted
 	lines  []hits.Count     // what it lists; nil if lines were left out since
 
-	refused int64 // hits that the Store had refused when stderr last said so
-	vain    int   // searches that found nothing since a batch was accepted, or since they had one more sealed
+	refused int64     // hits that the Store had refused when stderr last said so
+	vain    bool      // a search has found nothing since a batch was delivered
+	sealed  time.Time // when a batch was sealed last, or vain was set
 
 	// Of the flush under way:
 	aside     int64         // hits that were set aside
@@ -206,17 +207,14 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 	for i := 0; ; {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
-			// A key is set aside only if another one is accepted, which may be in the next batch. So that few batches
-			// are out, each further one is sealed only after twice as many searches that found nothing. At a stop, what
-			// is not sealed stays in the journal.
-			always := f.vain >= 1<<max(0, i-2)
-			if last {
-				always = !f.Store.Keeps()
-			} else if always {
-				f.vain = 0
-			}
+			// A key is set aside only if another one is accepted, which may be in the next batch. So if a search has
+			// found nothing, a third batch is sealed, and further ones after one hour, three, seven and so on, so that
+			// few are out. At a stop, what is not sealed stays in the journal.
+			always := last && !f.Store.Keeps() || i >= 2 && f.vain && time.Since(f.sealed) >= (1<<(i-2)-1)*time.Hour
 			f.Store.Seal(f.setAside, always)
-			b, sealed = f.Store.Batch(i), true
+			if b, sealed = f.Store.Batch(i), true; b != nil {
+				f.sealed = time.Now()
+			}
 		}
 		if b == nil {
 			break
@@ -224,11 +222,11 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		report := f.deliver(ctx, b)
 		sent = true
 		if report.Err == nil {
-			f.vain = 0
+			f.vain = false
 			continue // with the next one, which is at this index now
 		}
-		if delivered = false; report.Vain {
-			f.vain++
+		if delivered = false; report.Vain && !f.vain {
+			f.vain, f.sealed = true, time.Now()
 		}
 		if i++; !report.Answered || f.Store.Batch(i-1) != b {
 			break

@@ -206,6 +206,10 @@ func (k *killed) serve(conn net.Conn) {
 		k.kill()
 		return
 	}
+	if !k.calm && k.failures < 3 && k.random.IntN(12) == 0 {
+		k.failures++
+		return // The request is not written whole.
+	}
 	r, err := http.ReadRequest(bufio.NewReader(conn))
 	if err != nil {
 		return
@@ -227,7 +231,7 @@ func (k *killed) serve(conn net.Conn) {
 	if k.failures++; k.calm || k.failures > 3 { // Five in a row may count hits twice.
 		k.failures = 0
 	} else {
-		switch k.random.IntN(9) {
+		switch k.random.IntN(11) {
 		case 0:
 			status = "502 Bad Gateway" // after it is saved
 		case 1:
@@ -241,6 +245,10 @@ func (k *killed) serve(conn net.Conn) {
 		case 5:
 			status, saves = "409 Conflict", false
 			k.stuck[id] = id != ""
+		case 6:
+			if !k.known[id] {
+				status = "500 Oops" // after it is saved; a second try is accepted
+			}
 		}
 	}
 	switch {

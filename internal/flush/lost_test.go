@@ -16,7 +16,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pixel-ping/internal/endpoint"
@@ -37,7 +39,9 @@ func (p part) keys() string { return strings.Join(slices.Sorted(maps.Keys(p.coun
 // killed.
 type lives struct {
 	dir    string
-	answer func(p part) string // returns the status line without HTTP/1.1
+	answer func(p part) string // returns the status line without HTTP/1.1, or "" to cut the connection
+	dial   func() error        // called for each connection; nil: none fails
+	limit  int64               // connections with larger bodies are cut before they are written whole; 0 for none
 	log    strings.Builder
 }
 
@@ -66,16 +70,23 @@ func (l *lives) process(t *testing.T) (store *hits.Store, flushes, stop func()) 
 	})
 	e := endpoint.New(&url.URL{Scheme: "http", Host: "application"}, "/", "", time.Minute)
 	e.Dial = func(context.Context, string, string) (net.Conn, error) {
+		if l.dial != nil {
+			if err := l.dial(); err != nil {
+				return nil, err
+			}
+		}
 		ours, theirs := net.Pipe()
 		go func() {
 			defer theirs.Close()
-			r, err := http.ReadRequest(bufio.NewReader(theirs))
-			if err != nil {
+			r, err := http.ReadRequest(bufio.NewReader(theirs)) // reads 4 kB
+			if err != nil || l.limit > 0 && r.ContentLength > l.limit {
 				return
 			}
 			p := part{id: r.Header.Get("Idempotency-Key")}
-			if json.Unmarshal([]byte(r.FormValue("json")), &p.counts) == nil {
-				theirs.Write([]byte("HTTP/1.1 " + l.answer(p) + "\r\n\r\n"))
+			if json.Unmarshal([]byte(r.FormValue("json")), &p.counts) != nil {
+				return
+			} else if status := l.answer(p); status != "" {
+				theirs.Write([]byte("HTTP/1.1 " + status + "\r\n\r\n"))
 			}
 		}()
 		return ours, nil
@@ -132,6 +143,172 @@ func TestPartThatWasRefusedComesAgainAsItWas(t *testing.T) {
 	l.next(t, nil, 2)
 	if want := map[string]int64{"a": 1, "b": 1}; !maps.Equal(saved, want) {
 		t.Errorf("saved %v, want %v; the log is:\n%s", saved, want, &l.log)
+	}
+}
+
+// An application refuses a key, and saves the first POST of each id before it fails. It accepts the second one, as it
+// knows the id: each hit is saved once.
+func TestSavedBehindAnError(t *testing.T) {
+	for _, status := range []string{"500 Oops", "503 Busy", ""} {
+		saved, known, tried := make(map[string]int64), make(map[string]bool), make(map[string]bool)
+		l := &lives{answer: func(p part) string {
+			switch first := !tried[p.id]; {
+			case known[p.id] || len(p.counts) == 0:
+				return "204 No Content"
+			case p.counts["bad"] > 0:
+				return status
+			default:
+				tried[p.id], known[p.id] = true, true
+				for key, n := range p.counts {
+					saved[key] += n
+				}
+				if first {
+					return status
+				}
+				return "204 No Content"
+			}
+		}}
+		store, flush, _ := l.process(t)
+		want := make(map[string]int64)
+		for i := range 4 {
+			store.Record("bad")
+			for j := range 40 {
+				key := fmt.Sprint(i, "key", j)
+				store.Record(key)
+				want[key]++
+			}
+			for range 6 {
+				flush()
+			}
+		}
+		if !maps.Equal(saved, want) || store.Pending() > 0 || store.Stats().Aside != 4 {
+			t.Errorf("%q: %d keys are saved, want %d once each; %+v; the log is:\n%s", status, len(saved), len(want),
+				store.Stats(), &l.log)
+		}
+	}
+}
+
+// The application cuts connections with large bodies. If it could not be reached before, that is because of the size. If
+// it has answered the same request before, it may have saved the counts, and they come again as they were.
+func TestCutsAfterAFailure(t *testing.T) {
+	for _, reached := range []bool{false, true} {
+		saved, known := int64(0), make(map[string]bool)
+		failing := true
+		l := &lives{answer: func(p part) string {
+			if !known[p.id] {
+				known[p.id] = true
+				for _, n := range p.counts {
+					saved += n
+				}
+				if failing {
+					return "500 Oops"
+				}
+			}
+			return "204 No Content"
+		}}
+		l.dial = func() error {
+			if failing && !reached {
+				return io.ErrUnexpectedEOF
+			}
+			return nil
+		}
+		store, flush, _ := l.process(t)
+		for _, key := range []string{"a", "b"} {
+			store.Record(strings.Repeat(key, 6000))
+		}
+		flush()
+		failing, l.limit = false, 8000
+		flushes := 0
+		for ; flushes < 10 && store.Pending() > 0; flushes++ {
+			if flushes == 4 {
+				l.limit = 0
+			}
+			flush()
+		}
+		want := 1
+		if reached {
+			want = 5
+		}
+		if saved != 2 || flushes != want {
+			t.Errorf("reached before is %v: %d hits are saved after %d flushes, want 2 after %d; the log is:\n%s",
+				reached, saved, flushes, want, &l.log)
+		}
+	}
+}
+
+// While there is no connection, no file is written. So after a kill the counts are in the live file.
+func TestOutageWritesNothing(t *testing.T) {
+	l := &lives{dial: func() error { return io.ErrUnexpectedEOF }}
+	store, flush, _ := l.process(t)
+	store.Record("a")
+	flush()
+	states := func() (all []string) {
+		files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
+		for _, name := range files {
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, fmt.Sprint(name, info.Size(), info.ModTime()))
+		}
+		return all
+	}
+	before := states()
+	for settled := before[:0]; !slices.Equal(before, settled); before = states() {
+		settled = states() // Files grow ahead of their use.
+		<-time.After(50 * time.Millisecond)
+	}
+	for range 5 {
+		flush()
+	}
+	if after := states(); !slices.Equal(before, after) {
+		t.Errorf("the files were\n%s\nand are\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+}
+
+// Nothing can be written. A batch that has to be sent in parts waits, since after a kill other parts might be sent. What
+// is counted meanwhile arrives.
+func TestPartsWaitForTheDisk(t *testing.T) {
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	full := func(full bool) {
+		limit := old
+		if full {
+			limit.Cur = 0
+		}
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	saved := make(map[string]int64)
+	l := &lives{answer: func(p part) string {
+		if len(p.counts) > 1 {
+			return "413 Too Large"
+		}
+		for key, n := range p.counts {
+			saved[key] += n
+		}
+		return "204 No Content"
+	}}
+	store, flush, _ := l.process(t)
+	store.Record("a")
+	store.Record("b")
+	full(true)
+	flush()
+	store.Record("c")
+	flush()
+	full(false)
+	if want := map[string]int64{"c": 1}; !maps.Equal(saved, want) {
+		t.Errorf("saved %v, want %v", saved, want)
+	}
+	if line := "file too large; a part of a batch waits until its place can be stored\n"; !strings.Contains(l.log.String(), line) {
+		t.Errorf("there is no line %q; the log is:\n%s", line, &l.log)
+	}
+	l.next(t, nil, 3)
+	if want := map[string]int64{"a": 1, "b": 1, "c": 1}; !maps.Equal(saved, want) {
+		t.Errorf("saved %v, want %v", saved, want)
 	}
 }
 
@@ -201,36 +378,58 @@ func TestFileThatIsCut(t *testing.T) {
 	}
 }
 
-// Each batch has only a key that is refused. However many there are, what follows arrives, and then they are set aside.
+// Each batch has only a key that is refused. What follows two of them arrives, after an hour what follows three of them,
+// after two more what follows four, and then they are set aside.
 func TestBatchesOfBadKeysHoldNothingUp(t *testing.T) {
 	for _, status := range []string{"503 Busy", "500 Oops", "403 Forbidden", "413 Too Large"} {
-		saved := make(map[string]int64)
-		l := &lives{answer: func(p part) string {
-			for key := range p.counts {
-				if strings.HasPrefix(key, "bad") {
-					return status
-				}
+		synctest.Test(t, func(t *testing.T) {
+			for bad := range 4 {
+				holdUp(t, status, bad+1)
 			}
-			for key, n := range p.counts {
-				saved[key] += n
-			}
-			return "204 No Content"
-		}}
-		store, flush, _ := l.process(t)
-		for _, key := range []string{"bad1", "bad2", "bad3"} {
-			store.Record(key)
-			for range 20 {
-				flush()
+		})
+	}
+}
+
+func holdUp(t *testing.T, status string, bad int) {
+	saved := make(map[string]int64)
+	l := &lives{answer: func(p part) string {
+		for key := range p.counts {
+			if strings.HasPrefix(key, "bad") {
+				return status
 			}
 		}
-		store.Record("good")
-		for range 100 {
+		for key, n := range p.counts {
+			saved[key] += n
+		}
+		return "204 No Content"
+	}}
+	store, flush, stop := l.process(t)
+	wait := time.Duration(0)
+	for i := range bad {
+		store.Record(fmt.Sprint("bad", i))
+		<-time.After(wait)
+		for range 20 {
 			flush()
 		}
-		if want := map[string]int64{"good": 1}; !maps.Equal(saved, want) || store.Pending() > 0 {
-			t.Errorf("%s: saved %v, want %v, and %d hits are left", status, saved, want, store.Pending())
+		if i >= 2 {
+			wait = 2*wait + time.Hour
 		}
 	}
+	store.Record("good")
+	if wait > 0 {
+		<-time.After(wait - time.Second)
+		if flush(); len(saved) > 0 {
+			t.Errorf("%s, %d batches: saved %v too early", status, bad, saved)
+		}
+		<-time.After(time.Second)
+	}
+	for range 100 {
+		flush()
+	}
+	if want := map[string]int64{"good": 1}; !maps.Equal(saved, want) || store.Pending() > 0 {
+		t.Errorf("%s, %d batches: saved %v, want %v, and %d hits are left", status, bad, saved, want, store.Pending())
+	}
+	stop()
 }
 
 // Two batches are refused for what they are not. However often the process stops, no more files are there than the two,
@@ -302,8 +501,8 @@ func TestWithoutEndpointNoFileChanges(t *testing.T) {
 	}
 }
 
-// An application accepts only empty objects. However long it does so, few batches are out, and there are few files and
-// POSTs. When it is mended, all arrives at once.
+// An application accepts only empty objects. However many flushes there are, and kills, few batches are out, and there are
+// few files and POSTs. When it is mended, all arrives at once.
 func TestRefusalOfEverythingMakesFewFiles(t *testing.T) {
 	posts, mended, saved := 0, false, int64(0)
 	l := &lives{answer: func(p part) string {
@@ -318,10 +517,13 @@ func TestRefusalOfEverythingMakesFewFiles(t *testing.T) {
 	store, flush, _ := l.process(t)
 	const flushes = 300
 	for i := range flushes {
+		if i%60 == 59 { // The process is killed.
+			store, flush, _ = l.process(t)
+		}
 		store.Record(fmt.Sprint(i % 5))
 		posts = 0
 		flush()
-		if files, _ := filepath.Glob(filepath.Join(l.dir, "*")); len(files) > 10 || posts > 50 {
+		if files, _ := filepath.Glob(filepath.Join(l.dir, "*")); len(files) > 5 || posts > 50 {
 			t.Fatalf("in flush %d, there are %d files, and %d POSTs are made", i, len(files), posts)
 		}
 	}

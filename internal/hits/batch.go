@@ -131,23 +131,39 @@ func (b *Batch) PartID() string {
 	return fmt.Sprintf("%s.%d-%d", b.id, b.From, b.End)
 }
 
-// Begin begins a part, or sends it again. A journal stores that first.
-func (b *Batch) Begin(from, end int) {
-	b.From, b.End, b.Doubt = from, end, false
-	b.storeProgress(true)
+// Begin begins a part, or sends it again.
+func (b *Batch) Begin(from, end int) { b.From, b.End, b.Doubt = from, end, false }
+
+// Sending says that the part under way is sent next. A journal stores that first, so that the part comes again as it is
+// if the process is killed. After an error the part must not be sent: if the process were killed, another part could
+// take its place. The whole batch always has the same id, and needs no progress.
+func (b *Batch) Sending() error {
+	b.Sent = true
+	err := b.storeProgress(true)
+	if err == nil || b.From == 0 && b.End == len(b.List) || b.From == b.file.Progress.From && b.End == b.file.Progress.End {
+		b.store.fail(err, "a batch that is delivered may be sent again after a start")
+		return nil
+	}
+	return fmt.Errorf("%w; a part of a batch waits until its place can be stored", err)
 }
 
-// Refused says that the part under way was not accepted, and that it is not in doubt. The part stays under way: an
-// application may have saved a part in spite of its answer, and then knows the id.
-func (b *Batch) Refused() { b.storeProgress(false) }
+// Refused says that the part under way was not accepted, and that it is not in doubt. If it was written whole, it stays
+// under way: an application may have saved a part in spite of its answer, and then knows the id.
+func (b *Batch) Refused(written bool) {
+	if !written {
+		b.From, b.End = b.First, b.First
+	}
+	b.storeProgress(false) // If that fails, the part is in doubt after a start, which does no harm.
+}
 
 // storeProgress stores the progress in the journal's file, if there is one.
-func (b *Batch) storeProgress(doubt bool) {
-	if b.file != nil {
-		p := b.Progress
-		p.Sent, p.Doubt = true, doubt
-		b.store.fail(b.file.SetProgress(p), "counts may be lost or counted twice if the process is killed")
+func (b *Batch) storeProgress(doubt bool) error {
+	if b.file == nil {
+		return nil
 	}
+	p := b.Progress
+	p.Doubt = doubt
+	return b.file.SetProgress(p)
 }
 
 // Accepted says that the application has accepted the part under way.

@@ -32,6 +32,14 @@ func seal(s *Store) (b *Batch) {
 	return b
 }
 
+// sending says that the part of b that is under way is sent next.
+func sending(t *testing.T, b *Batch) {
+	t.Helper()
+	if err := b.Sending(); err != nil {
+		t.Error(err)
+	}
+}
+
 // check compares a list with its text, such as "a=1 b=2".
 func check(t *testing.T, list []Count, want string) {
 	t.Helper()

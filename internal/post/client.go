@@ -51,6 +51,9 @@ type Client struct {
 	// Alive is called at the beginning of each POST with the most time that it may take.
 	// It may be nil.
 	Alive func(within time.Duration)
+	// Ready is called when there is a connection, before a request with an id is written to it.
+	// After an error nothing is written. It may be nil.
+	Ready func() error
 }
 
 // New returns a Client for the scheme (http or https), host and user of u. If u has a path,
@@ -120,6 +123,7 @@ const (
 	Unreachable Outcome = iota // there was no connection, or the answer is not HTTP
 	Cut                        // the connection was reset or closed before there was an answer
 	Late                       // there was no answer in time, or the context has ended
+	Unready                    // Ready has failed
 )
 
 // Post makes one POST of counts, in that order, and returns nil if the
@@ -144,6 +148,12 @@ func (c *Client) Post(ctx context.Context, timeout time.Duration, id string, cou
 	var written bool
 	how := Unreachable
 	conn, raw, err := c.connect(ctx)
+	if err == nil && c.Ready != nil && id != "" {
+		if err := c.Ready(); err != nil {
+			raw.Close()
+			return &Failure{Unready, false, "nothing sent : " + err.Error(), ""}
+		}
+	}
 	switch {
 	case err == nil:
 		status, location, written, err = c.exchange(ctx, conn, raw, id, counts)
