@@ -51,7 +51,8 @@ type Report struct {
 // Ping makes an empty POST, which tells the application that the daemon lives.
 func (e *Endpoint) Ping(ctx context.Context) Report {
 	if err := e.Post(ctx, e.timeout, "", nil); err != nil {
-		return Report{Err: err, Forbidden: forbidden(err.(*post.Failure))}
+		outcome := err.(*post.Failure).Outcome
+		return Report{Err: err, Forbidden: outcome == 401 || outcome == 403}
 	}
 	return Report{}
 }

@@ -54,11 +54,6 @@ func (e *Endpoint) explains(s *search, f *post.Failure, again bool) bool {
 		s != nil && (f.Outcome == s.began && f.Outcome != post.Unreachable || e.hasFound(f.Outcome))
 }
 
-// find notes that the outcome that began a search was caused by the content.
-func (e *Endpoint) find(s *search) {
-	e.found[s.began] = time.Now()
-}
-
 // hasFound reports whether a status was caused by the content in the last hour.
 func (e *Endpoint) hasFound(o post.Outcome) bool {
 	return isRefusal(o) && time.Since(e.found[o]) < memory
@@ -112,7 +107,8 @@ func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 	if s.tooLarge > 0 {
 		e.limit, e.limited = s.tooLarge/2, time.Now()
 	}
-	switch e.find(s); {
+	e.found[s.began] = time.Now()
+	switch {
 	case s.probe > 0:
 		e.setAside(s, b.First+1, setAside)
 	case b.First >= s.halved:
@@ -177,5 +173,5 @@ func (e *Endpoint) setAside(s *search, end int, setAside func([]hits.Count)) {
 	if len(list) == 1 { // The parts that were too large had this key.
 		e.limit, s.tooLarge = s.before, 0
 	}
-	e.find(s)
+	e.found[s.began] = time.Now()
 }

@@ -60,7 +60,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 		}
 		f, resent := err.(*post.Failure), b.Doubt
 		r.Err, r.Answered = f, isRefusal(f.Outcome) || f.Outcome == post.Unready
-		b.Doubt, written = resent || inDoubt(f), again || f.Written
+		b.Doubt, written = resent || f.Written && !isRefusal(f.Outcome), again || f.Written
 		if ctx.Err() != nil || setAside == nil {
 			break
 		}
@@ -135,8 +135,8 @@ func (e *Endpoint) suspects(ctx context.Context, m *memo, f *post.Failure, resen
 	if m.row < max(row, m.askAt) {
 		return false
 	}
-	if err := e.Post(ctx, minTimeout, "", nil); err != nil {
-		m.vain, r.Answered, r.Forbidden = false, false, forbidden(err.(*post.Failure))
+	if empty := e.Ping(ctx); empty.Err != nil {
+		m.vain, r.Answered, r.Forbidden = false, false, empty.Forbidden
 		m.wait()
 		return false
 	}
@@ -171,14 +171,8 @@ func mayBeContent(o post.Outcome) bool {
 	return isRefusal(o)
 }
 
-// inDoubt reports whether the application may have saved the counts.
-func inDoubt(f *post.Failure) bool { return f.Written && !isRefusal(f.Outcome) }
-
 // tooLarge reports whether the request is too large. Some servers cut the connection in place of answering with
 // 413, but not if they have read the same request before.
 func tooLarge(f *post.Failure, again bool) bool {
 	return f.Outcome == 413 || f.Outcome == post.Cut && !f.Written && !again
 }
-
-// forbidden reports whether the application refuses the secret, or the user and password.
-func forbidden(f *post.Failure) bool { return f.Outcome == 401 || f.Outcome == 403 }
