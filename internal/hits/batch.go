@@ -131,7 +131,7 @@ func (b *Batch) PartID() string {
 	return fmt.Sprintf("%s.%d-%d", b.id, b.From, b.End)
 }
 
-// Begin begins a part, or sends it again.
+// Begin makes a run of keys the part under way.
 func (b *Batch) Begin(from, end int) { b.From, b.End, b.Doubt = from, end, false }
 
 // Sending says that the part under way is sent next. A journal stores that first, so that the part comes again as it is
