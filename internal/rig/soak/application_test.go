@@ -44,7 +44,7 @@ func (t temper) uses(how string) bool {
 // idempotent is an application that saves each id once. It refuses bad keys and large
 // bodies for ever. Until it is calm it also refuses everything for a time, locks ids, loses
 // answers and cuts connections, but never so often that the daemon may take what it has
-// saved for refused: five times in a row.
+// saved for refused: five times in a row, or twice in the way in which it refuses content.
 type idempotent struct {
 	temper
 	posted chan struct{} // receives when a connection comes, unless nobody waits for it
@@ -69,6 +69,7 @@ type idempotent struct {
 // id is what the application knows of an id.
 type id struct {
 	body         [32]byte // the checksum
+	tries        int
 	saved        bool
 	acknowledged bool      // by an answer that the daemon must have got
 	failures     int       // how many times the answer was lost, or another one, after it was saved
@@ -109,15 +110,11 @@ func newIdempotent(t temper, random *rand.Rand, journal bool) *idempotent {
 	}
 	a.limit = 500 + random.IntN(2000)
 	a.faults = []string{"200 cut", "409", "502", "503", "reset", "cut", "unsaved 503"}
-	if journal {
-		a.faults = append(a.faults, "hang")
+	if journal { // Counts in memory that are refused with 500 go on under another id.
+		a.faults = append(a.faults, "hang", "500")
+	} else {
+		a.faults = slices.DeleteFunc(a.faults, func(how string) bool { return t.uses(strings.TrimPrefix(how, "unsaved ")) })
 	}
-	if journal && t.uses("cut") {
-		// Counts in memory that are refused with 500 go on under another id, and so do those of which the request
-		// is then cut short.
-		a.faults = append(a.faults, "500")
-	}
-	a.faults = slices.DeleteFunc(a.faults, func(how string) bool { return t.uses(strings.TrimPrefix(how, "unsaved ")) })
 	return a
 }
 
@@ -245,12 +242,13 @@ func (a *idempotent) decide(p post, body [32]byte) (how string, saves bool) {
 		a.until = p.time.Add(time.Duration(300+a.random.IntN(900)) * time.Millisecond)
 	}
 	a.row++
+	known.tries++
 	isBad := false
 	for key := range p.counts {
 		isBad = isBad || strings.HasPrefix(key, "~bad")
 	}
 	switch {
-	case a.outage != "":
+	case a.outage != "" && !(known.saved && a.uses(a.outage)):
 		return a.outage, false
 	case !a.calm && (p.time.Before(known.locked) || p.id == a.locked):
 		return "409", false
@@ -267,6 +265,8 @@ func (a *idempotent) decide(p post, body [32]byte) (how string, saves bool) {
 	}
 	switch {
 	case how == "500" && known.saved: // Three in a row would be a refusal.
+		how = "200"
+	case known.tries > 1 && a.uses(strings.TrimPrefix(how, "unsaved ")):
 		how = "200"
 	case how == "409":
 		a.lock(p, known)
