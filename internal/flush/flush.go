@@ -130,13 +130,12 @@ func undelivered(list []hits.Count, doubt int64, who string) string {
 func (f *Flusher) flushLast(ctx context.Context) (lost string) {
 	f.flush(ctx, true)
 	f.retryAside(ctx)
-	doubt := f.Store.Doubtful()
+	keptDoubt, doubt := f.Store.Doubtful()
 	promised := f.Endpoint != nil || f.Store.Keeps()
 	kept, left := f.Store.Close()
 	f.reportStore()
 	if f.Endpoint != nil && len(kept) > 0 {
-		f.tell("%s", undelivered(kept, doubt, "journal has"))
-		doubt = 0
+		f.tell("%s", undelivered(kept, keptDoubt, "journal has"))
 	}
 	if !promised || len(left) == 0 {
 		if f.logged != nil {
@@ -150,7 +149,7 @@ func (f *Flusher) flushLast(ctx context.Context) (lost string) {
 // retryAside sends the keys that are set aside once more, since there is no later flush. That the application
 // refuses them is no failure.
 func (f *Flusher) retryAside(ctx context.Context) {
-	inDoubt := f.Store.Doubtful()
+	_, before := f.Store.Doubtful()
 	b := f.Store.SealAside()
 	if b == nil {
 		return
@@ -159,8 +158,8 @@ func (f *Flusher) retryAside(ctx context.Context) {
 	f.Endpoint.Send(ctx, b, nil)
 	f.count(func(s *stats.Flushes) { s.DeliveredHits += hits.Sum(b.List) - hits.Sum(b.Left()) })
 	if left := b.Left(); len(left) > 0 {
-		doubt := f.Store.Doubtful() - inDoubt
-		f.tell("refused by the application: %s", undelivered(left, doubt, f.logLost(asideText, left)))
+		_, doubt := f.Store.Doubtful()
+		f.tell("refused by the application: %s", undelivered(left, doubt-before, f.logLost(asideText, left)))
 	}
 	f.Store.Forget(b)
 }
@@ -180,7 +179,7 @@ func (f *Flusher) logLost(title string, list []hits.Count) (who string) {
 
 // Unfinished says in one line what is lost if the process ends before Run does.
 func (f *Flusher) Unfinished() string {
-	hits := logwriter.Plural(f.Store.Pending(), "hit")
+	hits := logwriter.Plural(f.Store.Stats().Pending, "hit")
 	if f.Store.Keeps() {
 		return fmt.Sprintf("up to %s were not delivered; the journal has those that it had room for", hits)
 	}
@@ -238,8 +237,9 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		f.report(report)
 		delivered = report.Err == nil
 	}
+	kept, loose := f.Store.Doubtful()
 	f.count(func(s *stats.Flushes) {
-		s.LastFlush, s.InDoubt = time.Now(), f.Store.Doubtful()
+		s.LastFlush, s.InDoubt = time.Now(), kept+loose
 		if delivered {
 			s.Delivered, s.LastDelivery = s.Delivered+1, s.LastFlush
 		} else {

@@ -705,8 +705,8 @@ func TestStopWithASlowReader(t *testing.T) {
 			if log := reader.text.String(); !strings.HasSuffix(log, "\n") || strings.Count(log, "\n")*12 > len(log)+12 {
 				t.Errorf("the log ends %q", log[len(log)-20:])
 			}
-			if len(app.received) != 1 || store.Pending() != 0 {
-				t.Errorf("%d batches are received and %d hits left", len(app.received), store.Pending())
+			if len(app.received) != 1 || store.Stats().Pending != 0 {
+				t.Errorf("%d batches are received and %d hits left", len(app.received), store.Stats().Pending)
 			}
 		})
 	}
@@ -823,7 +823,7 @@ func TestBatchInDoubt(t *testing.T) {
 	app.expect(t, "a=1", "a=1")
 	expectOutput(t, stdout, "1:\ta\n1:\ta\n")
 	expectOutput(t, stderr, "--- no answer\n--- no answer\n")
-	if got := store.Pending(); got != 3 {
+	if got := store.Stats().Pending; got != 3 {
 		t.Errorf("%d hits are pending, want 3", got)
 	}
 
@@ -831,7 +831,7 @@ func TestBatchInDoubt(t *testing.T) {
 	f.Flush(t.Context())
 	app.expect(t, "a=1", "a=1 b=1")
 	expectOutput(t, stdout, "1:\ta\n--- flushed ---\n1:\ta\n1:\tb\n--- flushed ---\n")
-	if got := store.Pending(); got != 0 {
+	if got := store.Stats().Pending; got != 0 {
 		t.Errorf("%d hits are pending, want none", got)
 	}
 
@@ -852,7 +852,7 @@ func TestDiscardDropsABatchInDoubt(t *testing.T) {
 	store.Record("b")
 	f.Flush(t.Context())
 	app.expect(t, "a=1", "b=1")
-	if got := store.Pending(); got != 0 {
+	if got := store.Stats().Pending; got != 0 {
 		t.Errorf("%d hits are pending, want none", got)
 	}
 }
@@ -895,7 +895,7 @@ func TestStopWithABatchInDoubt(t *testing.T) {
 		}
 		app.expect(t, test.sends...)
 		expectOutput(t, stdout, test.log)
-		if got := store.Pending(); got != test.pending {
+		if got := store.Stats().Pending; got != test.pending {
 			t.Errorf("%d hits are pending, want %d", got, test.pending)
 		}
 	}
@@ -932,7 +932,7 @@ func TestAnsweredBatch(t *testing.T) {
 	app.err = nil
 	f.Flush(t.Context())
 	app.expect(t, "a=1", "b=1", "c=1")
-	if got := store.Pending(); got != 0 {
+	if got := store.Stats().Pending; got != 0 {
 		t.Errorf("%d hits are left", got)
 	}
 }

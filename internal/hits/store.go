@@ -35,7 +35,7 @@ type Counts map[string]*int64
 // begins with source code; here they are keys like any other. The original's store has no limit, so that clients
 // who invent keys use up the memory.
 //
-// Record, Full, Stats, Pending, Keeps and JournalError may be called by many goroutines at once; the other methods
+// Record, Full, Stats, Keeps and JournalError may be called by many goroutines at once; the other methods
 // belong to the one goroutine that flushes.
 type Store struct {
 	Recovered []Count // what Open has found, sorted by the bytes of the keys
@@ -189,9 +189,6 @@ func (s *Store) Stats() stats.Hits {
 	all.Keys += int64(len(s.live) + len(s.loose))
 	return all
 }
-
-// Pending returns the number of hits that are to be delivered.
-func (s *Store) Pending() int64 { return s.Stats().Pending }
 
 // Keeps reports whether the Store has a journal.
 func (s *Store) Keeps() bool { return s.journal != nil }
@@ -429,14 +426,16 @@ func (s *Store) SealAside() *Batch {
 	return b
 }
 
-// Doubtful returns how many hits are held that the application may have saved.
-func (s *Store) Doubtful() (n int64) {
+// Doubtful returns how many hits the application may have saved: of those in the journal, and of those in memory only.
+func (s *Store) Doubtful() (kept, loose int64) {
 	for _, b := range s.batches {
-		if b.Doubt {
-			n += Sum(b.Part())
+		if b.Doubt && b.Kept() {
+			kept += Sum(b.Part())
+		} else if b.Doubt {
+			loose += Sum(b.Part())
 		}
 	}
-	return n
+	return kept, loose
 }
 
 // Close ends the use of the Store. It returns the counts that the journal keeps for the next process, and those

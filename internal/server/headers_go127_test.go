@@ -30,7 +30,7 @@ func TestManyHeaders(t *testing.T) {
 			conn.Close()
 		}
 		<-time.After(time.Second) // net/http waits before it closes a connection with a header half read
-		if got := store.Pending(); got != 1 {
+		if got := store.Stats().Pending; got != 1 {
 			t.Errorf("%d hits are counted, want 1", got)
 		}
 	})

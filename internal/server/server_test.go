@@ -136,7 +136,7 @@ func TestLongKeys(t *testing.T) {
 			conn.Close()
 		}
 		<-time.After(time.Second) // net/http waits before it closes a connection with a header half read
-		if got := store.Pending(); got != 2 {
+		if got := store.Stats().Pending; got != 2 {
 			t.Errorf("%d hits are counted, want 2", got)
 		}
 	})

@@ -68,7 +68,7 @@ func TestStopWaitsForRequests(t *testing.T) {
 				t.Error("the answer does not say that the connection ends")
 			}
 		}
-		if got := store.Pending(); got != 2 {
+		if got := store.Stats().Pending; got != 2 {
 			t.Errorf("%d hits are counted, want 2", got)
 		}
 	})
@@ -94,7 +94,7 @@ func TestStopWithInheritedListeners(t *testing.T) {
 		if took := stopWithin(t, s, 2*time.Second); took < 900*time.Millisecond || took > time.Second {
 			t.Errorf("a stop took %v, want the 900ms until the request came", took)
 		}
-		if got := store.Pending(); got != 1 {
+		if got := store.Stats().Pending; got != 1 {
 			t.Errorf("%d hits are counted, want 1", got)
 		}
 	})
@@ -132,7 +132,7 @@ func TestStopWaitsForAccepts(t *testing.T) {
 		}()
 		stopWithin(t, s, 2*time.Second)
 		<-answered
-		if got := store.Pending(); got != 1 {
+		if got := store.Stats().Pending; got != 1 {
 			t.Errorf("%d hits are counted, want 1", got)
 		}
 	})
@@ -156,7 +156,7 @@ func TestStopAtItsLimit(t *testing.T) {
 		if _, err := io.WriteString(half, "Host: x\r\n\r\n"); err == nil || time.Since(began) > 2*time.Second {
 			t.Error("a connection is open after the stop")
 		}
-		if got := store.Pending(); got != 1 {
+		if got := store.Stats().Pending; got != 1 {
 			t.Errorf("%d hits are counted, want 1", got)
 		}
 		if s.registry.add(newConn(t, &s.registry)) {
@@ -251,7 +251,7 @@ func TestStopKeepsAnswers(t *testing.T) {
 		answered += int64(strings.Count("H"+string(all), "HTTP/1.1 200"))
 	}
 	<-stopped
-	if counted := store.Pending(); counted != answered {
+	if counted := store.Stats().Pending; counted != answered {
 		t.Errorf("%d hits are counted, and %d answered", counted, answered)
 	}
 }

@@ -110,7 +110,7 @@ func TestPlainHTTP2(t *testing.T) {
 			}
 			conn.Close()
 		}
-		if got := store.Pending(); got != 1 {
+		if got := store.Stats().Pending; got != 1 {
 			t.Errorf("%d hits are counted, want 1", got)
 		}
 	})
