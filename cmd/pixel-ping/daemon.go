@@ -104,6 +104,7 @@ func (d *daemon) start(ctx context.Context) error {
 	if conf.Endpoint != nil {
 		application := endpoint.New(conf.Endpoint, conf.EndpointTarget, conf.Secret, conf.Interval)
 		application.Alive, d.flusher.Endpoint = d.manager.Expect, application
+		d.store.SealRecovered()
 	}
 
 	var inherited bool

@@ -17,9 +17,11 @@ const (
 	maxPause = 60
 	// memory is how long it is remembered what the application refuses, as applications change.
 	memory = time.Hour
-	// maxRefused is how many POSTs of a flush may be refused in a search: a key among a million takes some twenty.
-	maxRefused = 100
 )
+
+// MaxRefused is how many POSTs of a flush may be refused in searches: 100 with the first ones of two batches. A key
+// among a million takes some twenty, or twice as many if it is refused as an outage would be.
+const MaxRefused = 98
 
 // A memo is what is remembered of the counts in a batch since a part of them was accepted.
 type memo struct {
@@ -38,18 +40,18 @@ type memo struct {
 // b.Doubt is set, as it is. When ctx ends, Send returns at once.
 //
 // If the application seems to refuse b for its content, Send searches for the keys that are the reason, and calls
-// setAside with them before they count as done with. (The original sends the same counts again for ever.) If
-// setAside is nil, Send does not search.
-func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits.Count)) (r Report) {
+// setAside with them before they count as done with. (The original sends the same counts again for ever.) Each POST
+// that is refused in a search takes one from budget, and Send ends at 0. Without setAside, Send does not search.
+func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAside func([]hits.Count)) (r Report) {
 	m, ok := b.Memo.(*memo)
 	if !ok {
 		m = new(memo)
 		b.Memo = m
 	}
 	e.Ready = b.Sending
-	var written bool // the part under way was written whole, now or before
-	for refused := 0; !b.Done() && refused < maxRefused; {
-		again := b.From < b.End
+	var written, retried bool // the part under way was written whole, now or before; a search sends it a second time
+	for searching := false; !b.Done() && (!searching || *budget > 0); {
+		again := b.Sent && b.From < b.End
 		if !b.Doubt {
 			b.Begin(e.next(b, m.search))
 		}
@@ -59,22 +61,23 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, setAside func([]hits
 			continue
 		}
 		f, resent := err.(*post.Failure), b.Doubt
-		r.Err, r.Answered = f, isRefusal(f.Outcome) || f.Outcome == post.Unready
+		r.Err, r.Answered, r.Waits = f, isRefusal(f.Outcome), f.Outcome == post.Unready
 		b.Doubt, written = resent || f.Written && !isRefusal(f.Outcome), again || f.Written
 		if ctx.Err() != nil || setAside == nil {
 			break
 		}
 		e.note(m, f)
 		r.Answered = r.Answered || m.vain
-		known := !resent && e.explains(m.search, f, again)
+		known := (!resent || retried) && e.explains(m.search, f, again)
 		if !known && !e.suspects(ctx, m, f, resent, &r) {
 			break
 		} else if !known || m.search == nil {
 			m.search = e.begin(b, m, f)
 		}
-		refused++
-		if b.Kept() && f.Written && !again && (f.Outcome == post.Cut || f.Outcome >= 500) {
-			b.Doubt = false
+		searching = true
+		*budget--
+		retried = !again && f.Outcome != post.Late && (b.Doubt || b.Kept() && f.Written && f.Outcome >= 500)
+		if retried {
 			continue // If it is saved, an application that looks at ids accepts it now.
 		}
 		r.Doubled = r.Doubled || b.Doubt || again && !isRefusal(f.Outcome)
@@ -140,10 +143,6 @@ func (e *Endpoint) suspects(ctx context.Context, m *memo, f *post.Failure, resen
 		m.wait()
 		return false
 	}
-	if f.Outcome == 401 {
-		m.wait()
-		return false
-	}
 	return true
 }
 
@@ -159,13 +158,12 @@ func isRefusal(o post.Outcome) bool {
 	return o >= 100 && o != 502 && o != 503 && o != 504 && (o < 520 || o > 524)
 }
 
-// mayBeContent reports whether the content of a request may be the reason of its outcome. It is never the reason of a
-// 401, but the secret may be: suspects finds that out.
+// mayBeContent reports whether the content of a request may be the reason of its outcome.
 func mayBeContent(o post.Outcome) bool {
 	switch o {
 	case post.Cut, post.Late, 503, 504:
 		return true
-	case 407, 408, 409, 425, 429:
+	case 401, 407, 408, 409, 425, 429:
 		return false
 	}
 	return isRefusal(o)

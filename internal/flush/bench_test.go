@@ -15,7 +15,7 @@ import (
 // accept is an application that accepts everything.
 type accept struct{}
 
-func (accept) Send(_ context.Context, b *hits.Batch, _ func([]hits.Count)) endpoint.Report {
+func (accept) Send(_ context.Context, b *hits.Batch, _ *int, _ func([]hits.Count)) endpoint.Report {
 	b.Finish(len(b.List))
 	return endpoint.Report{}
 }

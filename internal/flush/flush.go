@@ -20,10 +20,9 @@ import (
 	"pixel-ping/internal/stats"
 )
 
-// A Sender delivers a batch, or goes on with one that it has delivered in part: see endpoint.Endpoint, which is a
-// Sender.
+// A Sender delivers a batch, or goes on with one that it has delivered in part, as endpoint.Endpoint does.
 type Sender interface {
-	Send(ctx context.Context, b *hits.Batch, setAside func([]hits.Count)) endpoint.Report
+	Send(ctx context.Context, b *hits.Batch, budget *int, setAside func([]hits.Count)) endpoint.Report
 	Ping(ctx context.Context) endpoint.Report
 }
 
@@ -49,18 +48,17 @@ type Flusher struct {
 	sealed  time.Time // when a batch was sealed last, or vain was set
 
 	// Of the flush under way:
-	aside     int64         // hits that were set aside
-	asideKeys int           // their keys
-	dropped   int64         // how many of these hits found no room
-	patience  time.Duration // how long it may still wait for their lines
+	aside    int64         // hits that were set aside
+	dropped  int64         // how many of these hits found no room
+	patience time.Duration // how long it may still wait for their lines
+	budget   int           // how many more POSTs may be refused in searches
 
 	mu    sync.Mutex
 	stats stats.Flushes
 }
 
 const (
-	// fullInterval is the least time between two flushes for want of room, so that clients who invent keys do not cause
-	// one POST after the other.
+	// fullInterval is the least time between two flushes for want of room: invented keys cause no series of POSTs.
 	fullInterval = time.Second
 	// aliveInterval is the time between two calls of Alive while Run has nothing to do.
 	aliveInterval = 10 * time.Second
@@ -130,14 +128,13 @@ func undelivered(list []hits.Count, doubt int64, who string) string {
 func (f *Flusher) flushLast(ctx context.Context) (lost string) {
 	f.flush(ctx, true)
 	f.retryAside(ctx)
-	keptDoubt, doubt := f.Store.Doubtful()
-	promised := f.Endpoint != nil || f.Store.Keeps()
+	keptDoubt, doubt := f.Store.Doubtful(true), f.Store.Doubtful(false)
 	kept, left := f.Store.Close()
 	f.reportStore()
 	if f.Endpoint != nil && len(kept) > 0 {
 		f.tell("%s", undelivered(kept, keptDoubt, "journal has"))
 	}
-	if !promised || len(left) == 0 {
+	if len(left) == 0 || f.Endpoint == nil && !f.Store.Keeps() {
 		if f.logged != nil {
 			f.logged.Taken() // waits
 		}
@@ -149,17 +146,17 @@ func (f *Flusher) flushLast(ctx context.Context) (lost string) {
 // retryAside sends the keys that are set aside once more, since there is no later flush. That the application
 // refuses them is no failure.
 func (f *Flusher) retryAside(ctx context.Context) {
-	_, before := f.Store.Doubtful()
+	before := f.Store.Doubtful(false)
 	b := f.Store.SealAside()
 	if b == nil {
 		return
 	}
 	f.logCounts(b.List)
-	f.Endpoint.Send(ctx, b, nil)
+	f.Endpoint.Send(ctx, b, nil, nil)
 	f.count(func(s *stats.Flushes) { s.DeliveredHits += hits.Sum(b.List) - hits.Sum(b.Left()) })
 	if left := b.Left(); len(left) > 0 {
-		_, doubt := f.Store.Doubtful()
-		f.tell("refused by the application: %s", undelivered(left, doubt-before, f.logLost(asideText, left)))
+		doubt := f.Store.Doubtful(false) - before
+		f.tell("refused by the application: %s", undelivered(left, doubt, f.logLost(asideText, left)))
 	}
 	f.Store.Forget(b)
 }
@@ -201,15 +198,16 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		return
 	}
 	f.Store.Retry()
-	f.patience = asidePatience
-	delivered, sent, sealed := true, false, false
+	f.patience, f.budget = asidePatience, endpoint.MaxRefused
+	delivered, sent, sealed, waits := true, false, false, false
 	for i := 0; ; {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
 			// A key is set aside only if another one is accepted, which may be in the next batch. So if a search has
 			// found nothing, a third batch is sealed, and further ones after one hour, three, seven and so on, so that
 			// few are out. At a stop, what is not sealed stays in the journal.
-			always := last && !f.Store.Keeps() || i >= 2 && f.vain && time.Since(f.sealed) >= (1<<(i-2)-1)*time.Hour
+			always := waits || last && !f.Store.Keeps() ||
+				i >= 2 && f.vain && time.Since(f.sealed) >= (1<<(i-2)-1)*time.Hour
 			f.Store.Seal(f.setAside, always)
 			if b, sealed = f.Store.Batch(i), true; b != nil {
 				f.sealed = time.Now()
@@ -219,7 +217,7 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 			break
 		}
 		report := f.deliver(ctx, b)
-		sent = true
+		sent, waits = true, waits || report.Waits
 		if report.Err == nil {
 			f.vain = false
 			continue // with the next one, which is at this index now
@@ -227,7 +225,7 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		if delivered = false; report.Vain && !f.vain {
 			f.vain, f.sealed = true, time.Now()
 		}
-		if i++; !report.Answered || f.Store.Batch(i-1) != b {
+		if i++; !report.Answered && !report.Waits || f.Store.Batch(i-1) != b {
 			break
 		}
 	}
@@ -237,9 +235,8 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		f.report(report)
 		delivered = report.Err == nil
 	}
-	kept, loose := f.Store.Doubtful()
 	f.count(func(s *stats.Flushes) {
-		s.LastFlush, s.InDoubt = time.Now(), kept+loose
+		s.LastFlush, s.InDoubt = time.Now(), f.Store.Doubtful(true)+f.Store.Doubtful(false)
 		if delivered {
 			s.Delivered, s.LastDelivery = s.Delivered+1, s.LastFlush
 		} else {
@@ -267,7 +264,7 @@ func (f *Flusher) Stats() stats.Flushes {
 func (f *Flusher) deliver(ctx context.Context, b *hits.Batch) endpoint.Report {
 	left, aside := b.Left(), f.aside
 	f.logCounts(left)
-	report := f.Endpoint.Send(ctx, b, f.setAside)
+	report := f.Endpoint.Send(ctx, b, &f.budget, f.setAside)
 	f.count(func(s *stats.Flushes) { s.DeliveredHits += hits.Sum(left) - hits.Sum(b.Left()) - (f.aside - aside) })
 	switch {
 	case report.Err == nil || f.Discard:
@@ -285,11 +282,10 @@ func (f *Flusher) setAside(list []hits.Count) {
 	for _, count := range list {
 		text = appendLine(text, count)
 	}
-	f.Stdout.Write(text)
+	f.Stdout.Write(fmt.Appendf(text, "pixel-ping: %s set aside\n", amount(list)))
 	began := time.Now()
 	f.Stdout.Wait(min(logDelay, f.patience))
 	f.patience -= time.Since(began)
-	f.asideKeys += len(list)
 	f.aside += hits.Sum(list)
 	f.dropped += f.Store.SetAside(list)
 }
@@ -308,14 +304,13 @@ func (f *Flusher) reportStore() {
 		f.tell("%s%d %s not counted, as there was no room for more keys (maxmemory)", f.About, n, what)
 	}
 	if f.aside > 0 {
-		f.tell("the application refuses %s of %s for what the keys are; they are set aside",
-			logwriter.Plural(f.aside, "hit"), logwriter.Plural(f.asideKeys, "key"))
+		f.tell("the application refuses %s for what the keys are; they are set aside", logwriter.Plural(f.aside, "hit"))
 	}
 	if f.dropped > 0 {
 		f.tell("%s%s of them dropped, as there is no room for more keys that are set aside (maxmemory)",
 			f.About, logwriter.Plural(f.dropped, "hit"))
 	}
-	f.refused, f.aside, f.asideKeys, f.dropped = refused, 0, 0, 0
+	f.refused, f.aside, f.dropped = refused, 0, 0
 }
 
 // report says how a delivery has ended: with an error, or well.

@@ -30,7 +30,7 @@ type application struct {
 	received []string // of each delivery, when it began, the counts
 }
 
-func (a *application) Send(ctx context.Context, b *hits.Batch, _ func([]hits.Count)) endpoint.Report {
+func (a *application) Send(ctx context.Context, b *hits.Batch, _ *int, _ func([]hits.Count)) endpoint.Report {
 	err := a.receive(ctx, b.List)
 	doubt := b.Doubt || ctx.Err() == nil && a.doubt
 	switch b.Begin(0, len(b.List)); {
@@ -198,7 +198,7 @@ type partial struct {
 	fails   bool
 }
 
-func (p partial) Send(_ context.Context, b *hits.Batch, setAside func([]hits.Count)) (r endpoint.Report) {
+func (p partial) Send(_ context.Context, b *hits.Batch, _ *int, setAside func([]hits.Count)) (r endpoint.Report) {
 	for position := range b.List {
 		b.Begin(position, position+1)
 		switch part := b.Part(); {
@@ -233,7 +233,7 @@ func TestPartIsAccepted(t *testing.T) {
 	}
 }
 
-const setAsideText = "pixel-ping: the application refuses 2 hits of 1 key for what the keys are; they are set aside\n"
+const setAsideText = "pixel-ping: the application refuses 2 hits for what the keys are; they are set aside\n"
 
 // Keys that are set aside are in the log before they are done with. They are no failure.
 func TestSetAside(t *testing.T) {
@@ -319,7 +319,7 @@ type asking struct {
 	posts []string
 }
 
-func (a *asking) Send(_ context.Context, b *hits.Batch, setAside func([]hits.Count)) (r endpoint.Report) {
+func (a *asking) Send(_ context.Context, b *hits.Batch, _ *int, setAside func([]hits.Count)) (r endpoint.Report) {
 	for position, count := range b.List {
 		a.posts = append(a.posts, count.Key)
 		if b.Begin(position, position+1); count.Key != "b" {
@@ -408,7 +408,7 @@ func TestReport(t *testing.T) {
 // reporting is a Sender that does nothing but report.
 type reporting endpoint.Report
 
-func (r reporting) Send(context.Context, *hits.Batch, func([]hits.Count)) endpoint.Report {
+func (r reporting) Send(context.Context, *hits.Batch, *int, func([]hits.Count)) endpoint.Report {
 	return endpoint.Report(r)
 }
 
@@ -417,7 +417,7 @@ func (r reporting) Ping(context.Context) endpoint.Report { return endpoint.Repor
 // hanging is a Sender that waits until its channel is closed, and accepts.
 type hanging chan bool
 
-func (h hanging) Send(_ context.Context, b *hits.Batch, _ func([]hits.Count)) endpoint.Report {
+func (h hanging) Send(_ context.Context, b *hits.Batch, _ *int, _ func([]hits.Count)) endpoint.Report {
 	<-h
 	b.Finish(len(b.List))
 	return endpoint.Report{}

@@ -140,7 +140,10 @@ func (b *Batch) Begin(from, end int) { b.From, b.End, b.Doubt = from, end, false
 func (b *Batch) Sending() error {
 	b.Sent = true
 	err := b.storeProgress(true)
-	if err == nil || b.From == 0 && b.End == len(b.List) || b.From == b.file.Progress.From && b.End == b.file.Progress.End {
+	if err == nil {
+		return nil
+	}
+	if stored := b.file.Progress; b.PartID() == b.id || b.From == stored.From && b.End == stored.End {
 		b.store.fail(err, "a batch that is delivered may be sent again after a start")
 		return nil
 	}

@@ -31,9 +31,8 @@ type Counts map[string]*int64
 // A Store counts hits, and holds the batches that are not delivered yet. A count is in exactly one place: it is
 // being counted, in one batch, or set aside.
 //
-// The original's store is a JavaScript object. It never counts the key __proto__, and the count of constructor
-// begins with source code; here they are keys like any other. The original's store has no limit, so that clients
-// who invent keys use up the memory.
+// The original's store is a JavaScript object without a limit. It never counts the key __proto__, and the count of
+// constructor begins with source code; here they are keys like any other.
 //
 // Record, Full, Stats, Keeps and JournalError may be called by many goroutines at once; the other methods
 // belong to the one goroutine that flushes.
@@ -94,6 +93,19 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	return s, nil
 }
 
+// SealRecovered makes a batch of what Open has found, before hits are recorded. If the disk was read-only, an earlier
+// process may have sent it as a whole, and could not store that. So no hit comes to it, and it is sent as a whole.
+func (s *Store) SealRecovered() {
+	if len(s.live) > 0 {
+		s.Seal(nil, false)
+	}
+	for _, b := range s.batches {
+		if !b.Sent {
+			b.End = len(b.List)
+		}
+	}
+}
+
 // register adds a batch to those that are out.
 func (s *Store) register(b *Batch) {
 	s.batches = append(s.batches, b)
@@ -106,14 +118,21 @@ func (s *Store) register(b *Batch) {
 }
 
 // Record adds a hit to key (the original's record). It stores a new key as a copy, and allocates nothing for a known
-// one. If there is no room for a new key, Record refuses the hit and sends a value to Full.
+// one. If there is no room for a new key, Record refuses the hit, and sends a value to Full: once until a delivery.
 func (s *Store) Record(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.known(key, 1) {
 		held := s.held + cost(Count{Key: key})
 		if held > s.limit || held+s.out > 2*s.limit {
-			s.refuse()
+			s.stats.Refused++
+			if !s.asked && s.held > 0 { // While the application is down, Full would receive at each hit.
+				s.asked = true
+				select {
+				case s.full <- struct{}{}:
+				default:
+				}
+			}
 			return
 		}
 		s.insert(strings.Clone(key), 1)
@@ -163,19 +182,6 @@ func (s *Store) insert(key string, hits int64) {
 func (s *Store) fault(err error) {
 	s.fail(err, "new keys are counted in memory only, and are lost if the process is killed")
 	s.faulty = errors.Is(err, journal.ErrFault)
-}
-
-// refuse counts a refused hit, and asks for a flush through Full, once until a batch is delivered: while the
-// application is down, it would ask at each hit.
-func (s *Store) refuse() {
-	s.stats.Refused++
-	if !s.asked && s.held > 0 {
-		s.asked = true
-		select {
-		case s.full <- struct{}{}:
-		default:
-		}
-	}
 }
 
 // Full returns a channel that receives a value when there is no more room for new keys.
@@ -302,15 +308,13 @@ func (s *Store) Seal(setAside func(list []Count), always bool) {
 func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Count)) {
 	list := s.read(counts)
 	var aside []Count
-	if len(s.aside) > 0 {
-		list = slices.DeleteFunc(list, func(count Count) bool {
-			if s.aside[count.Key] == nil {
-				return false
-			}
-			aside = append(aside, count)
-			return true
-		})
-	}
+	list = slices.DeleteFunc(list, func(count Count) bool {
+		if s.aside[count.Key] == nil {
+			return false
+		}
+		aside = append(aside, count)
+		return true
+	})
 	if len(aside) > 0 {
 		// The file must not have them when its first POST is made: the same id always comes with the same counts.
 		setAside(aside)
@@ -426,16 +430,14 @@ func (s *Store) SealAside() *Batch {
 	return b
 }
 
-// Doubtful returns how many hits the application may have saved: of those in the journal, and of those in memory only.
-func (s *Store) Doubtful() (kept, loose int64) {
+// Doubtful returns how many hits the application may have saved, of those in the journal or of those in memory only.
+func (s *Store) Doubtful(kept bool) (n int64) {
 	for _, b := range s.batches {
-		if b.Doubt && b.Kept() {
-			kept += Sum(b.Part())
-		} else if b.Doubt {
-			loose += Sum(b.Part())
+		if b.Doubt && b.Kept() == kept {
+			n += Sum(b.Part())
 		}
 	}
-	return kept, loose
+	return n
 }
 
 // Close ends the use of the Store. It returns the counts that the journal keeps for the next process, and those

@@ -321,6 +321,9 @@ func readHeader(file *os.File) ([]byte, error) {
 func (f *File) write(data []byte, offset int64) error {
 	return f.journal.change("write "+f.name, func() error {
 		_, err := f.file.WriteAt(data, offset)
+		if errors.Is(err, syscall.EBADF) { // Open could open it for reading only.
+			return syscall.EROFS
+		}
 		return err
 	})
 }
