@@ -298,6 +298,35 @@ func TestLimitIsRemembered(t *testing.T) {
 	})
 }
 
+// A key that is refused says nothing of the size that is accepted: what was known of that before the search stays so.
+func TestKeyLeavesTheLimit(t *testing.T) {
+	r := newRigged(t, upTo("413 X", 5000))
+	r.flushes(r.batch(honest(1000)...))
+	limit := r.limit
+	r.decide = without("413 X", "<")
+	r.flushes(r.batch("a", "b", "<", "longer", "longest"))
+	if len(r.aside) != 1 || limit == 0 || r.limit != limit {
+		t.Errorf("%q are set aside, and the limit is %d, want %d", r.aside, r.limit, limit)
+	}
+}
+
+// In a search, a part gets a minute for its answer, though the interval is longer.
+func TestMinuteInASearch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRigged(t, func(p posted) string {
+			if len(p.counts) > 1 {
+				return "413 X"
+			}
+			return "hang"
+		})
+		r.timeout = 5 * time.Minute
+		b, began := r.batch("a", "b"), time.Now()
+		r.send(b)
+		expectDuration(t, began, time.Minute)
+		r.expectSent(2, 0)
+	})
+}
+
 // Any other failure ends a search for this flush. It goes on in the next one.
 func TestSearchIsInterrupted(t *testing.T) {
 	keys := honest(1000)
