@@ -213,6 +213,24 @@ func TestEverythingIsRefused(t *testing.T) {
 	}
 }
 
+// A part in doubt does not hold back newer counts after a search that has found nothing, until the empty object is
+// refused as well.
+func TestVainSearch(t *testing.T) {
+	r := newRigged(t, refusing("503 X"))
+	b := r.batch("a")
+	vain := Report{Answered: true, Vain: true, Doubled: true}
+	for flush, want := range []Report{{}, {}, {}, {}, vain, {Answered: true}, {}, {}} {
+		if flush == 6 {
+			r.answer("503 X")
+		}
+		got := r.send(b)
+		if got.Err = nil; got != want {
+			t.Errorf("the report of flush %d is %+v, want %+v", flush, got, want)
+		}
+	}
+	r.expectSent(8, 2)
+}
+
 // A key that is alone in its batch is set aside if another batch was accepted since it was first refused.
 func TestBadKeyAlone(t *testing.T) {
 	r := newRigged(t, without("403 X", "<b>"))
