@@ -233,7 +233,7 @@ func TestVainSearch(t *testing.T) {
 
 // A key that is alone in its batch is set aside if another batch was accepted since it was first refused.
 func TestBadKeyAlone(t *testing.T) {
-	r := newRigged(t, without("403 X", "<b>"))
+	r := newRigged(t, without("403 X", "<b>", "<c>"))
 	bad := r.batch("<b>")
 	for range 2 {
 		r.send(bad)
@@ -242,6 +242,9 @@ func TestBadKeyAlone(t *testing.T) {
 	r.send(other)
 	r.send(bad)
 	r.expectDelivered(bad, []string{"a"}, "<b>")
+	if got := r.flushes(r.batch("c", "<c>")); got != 1 {
+		t.Errorf("%d flushes with the next key, want 1", got)
+	}
 }
 
 // With a status of 500 and above, no more than 31 keys are set aside in a search: then the application is
@@ -275,6 +278,14 @@ func TestStatusIsRemembered(t *testing.T) {
 			<-time.After(test.after)
 			if got := r.flushes(r.batch("a", "b", "<b>")); got != test.flushes {
 				t.Errorf("%d flushes after %v, want %d", got, test.after, test.flushes)
+			}
+		}
+
+		// A part in doubt is sent again five times all the same.
+		r.decide = without("503 X", "<a>", "<b>")
+		for _, key := range []string{"<a>", "<b>"} {
+			if got := r.flushes(r.batch("a", "b", key)); got != rowDoubt {
+				t.Errorf("%d flushes with 503, want %d", got, rowDoubt)
 			}
 		}
 	})
