@@ -280,15 +280,27 @@ func TestStatusIsRemembered(t *testing.T) {
 				t.Errorf("%d flushes after %v, want %d", got, test.after, test.flushes)
 			}
 		}
-
-		// A part in doubt is sent again five times all the same.
-		r.decide = without("503 X", "<a>", "<b>")
-		for _, key := range []string{"<a>", "<b>"} {
-			if got := r.flushes(r.batch("a", "b", key)); got != rowDoubt {
-				t.Errorf("%d flushes with 503, want %d", got, rowDoubt)
-			}
-		}
 	})
+}
+
+// What leaves a part in doubt is no refusal in another search, though it was one within the hour.
+func TestDoubtIsNotRemembered(t *testing.T) {
+	r := newRigged(t, without("503 X", "<a>"))
+	r.flushes(r.batch("a", "b", "<a>"))
+	posts, bad := 0, without("403 X", "<b>")
+	r.decide = func(p posted) string {
+		if posts++; posts == rowRefused+2 { // after the empty object
+			return "503 X"
+		}
+		return bad(p)
+	}
+	b := r.batch(append(honest(100), "<b>")...)
+	for range rowRefused {
+		r.send(b)
+	}
+	if posts != rowRefused+2 || !b.Doubt {
+		t.Errorf("after %d POSTs, in doubt is %v", posts, b.Doubt)
+	}
 }
 
 // What a 413 has refused is remembered for an hour, if something was accepted in that search.
