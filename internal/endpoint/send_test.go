@@ -204,6 +204,7 @@ func TestSend(t *testing.T) {
 		t.Errorf("the POSTs are %+v", r.posts)
 	}
 	r.sent()
+	r.Ready = func() error { return io.EOF } // The empty object has no place to be stored.
 	if report := r.Ping(t.Context()); report != (Report{}) || r.posts[0].id != "" {
 		t.Errorf("an empty object has the id %q, and the report is %+v", r.posts[0].id, report)
 	}
