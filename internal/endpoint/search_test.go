@@ -78,6 +78,31 @@ func TestOneBadKey(t *testing.T) {
 	}
 }
 
+// A part that is refused is halved. One that is accepted is followed by one of the same size, within what was refused,
+// and else by one that is twice as large.
+func TestSizesOfParts(t *testing.T) {
+	var keys []string
+	for i := range 1024 {
+		keys = append(keys, fmt.Sprint(1000+i))
+	}
+	r := newRigged(t, without("403 X", keys[400]))
+	r.flushes(r.batch(keys...))
+	refused, found, last := 0, false, 1
+	for _, p := range r.posts[rowRefused:] {
+		n := len(p.counts)
+		if p.has(keys[400]) {
+			refused++
+			found = n == 1
+		} else if found && (n > 2*last+2 || n < last && !p.has(keys[1023])) {
+			t.Errorf("a part of %d keys follows one of %d", n, last)
+		}
+		last = n
+	}
+	if refused > 10 {
+		t.Errorf("%d parts with the key are refused, want 10 at most", refused)
+	}
+}
+
 // Keys that are refused need not be few, and may be the smallest ones.
 func TestManyBadKeys(t *testing.T) {
 	keys := honest(2000)
