@@ -31,7 +31,7 @@ type rigged struct {
 	saved  map[string]int64
 	known  map[string]bool
 	bodies map[string]map[string]int64 // the counts of each id
-	aside  []string // keys that were set aside
+	aside  []string                    // keys that were set aside
 	store  *hits.Store
 	*Endpoint
 }
