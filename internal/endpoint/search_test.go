@@ -78,6 +78,31 @@ func TestOneBadKey(t *testing.T) {
 	}
 }
 
+// A part that is refused is halved. One that is accepted is followed by one of the same size, within what was refused,
+// and else by one that is twice as large.
+func TestSizesOfParts(t *testing.T) {
+	var keys []string
+	for i := range 1024 {
+		keys = append(keys, fmt.Sprint(1000+i))
+	}
+	r := newRigged(t, without("403 X", keys[400]))
+	r.flushes(r.batch(keys...))
+	refused, found, last := 0, false, 1
+	for _, p := range r.posts[rowRefused:] {
+		n := len(p.counts)
+		if p.has(keys[400]) {
+			refused++
+			found = n == 1
+		} else if found && (n > 2*last+2 || n < last && !p.has(keys[1023])) {
+			t.Errorf("a part of %d keys follows one of %d", n, last)
+		}
+		last = n
+	}
+	if refused > 10 {
+		t.Errorf("%d parts with the key are refused, want 10 at most", refused)
+	}
+}
+
 // Keys that are refused need not be few, and may be the smallest ones.
 func TestManyBadKeys(t *testing.T) {
 	keys := honest(2000)
@@ -213,9 +238,27 @@ func TestEverythingIsRefused(t *testing.T) {
 	}
 }
 
+// A part in doubt does not hold back newer counts after a search that has found nothing, until the empty object is
+// refused as well.
+func TestVainSearch(t *testing.T) {
+	r := newRigged(t, refusing("503 X"))
+	b := r.batch("a")
+	vain := Report{Answered: true, Vain: true, Doubled: true}
+	for flush, want := range []Report{{}, {}, {}, {}, vain, {Answered: true}, {}, {}} {
+		if flush == 6 {
+			r.answer("503 X")
+		}
+		got := r.send(b)
+		if got.Err = nil; got != want {
+			t.Errorf("the report of flush %d is %+v, want %+v", flush, got, want)
+		}
+	}
+	r.expectSent(8, 2)
+}
+
 // A key that is alone in its batch is set aside if another batch was accepted since it was first refused.
 func TestBadKeyAlone(t *testing.T) {
-	r := newRigged(t, without("403 X", "<b>"))
+	r := newRigged(t, without("403 X", "<b>", "<c>"))
 	bad := r.batch("<b>")
 	for range 2 {
 		r.send(bad)
@@ -224,6 +267,9 @@ func TestBadKeyAlone(t *testing.T) {
 	r.send(other)
 	r.send(bad)
 	r.expectDelivered(bad, []string{"a"}, "<b>")
+	if got := r.flushes(r.batch("c", "<c>")); got != 1 {
+		t.Errorf("%d flushes with the next key, want 1", got)
+	}
 }
 
 // With a status of 500 and above, no more than 31 keys are set aside in a search: then the application is
@@ -262,6 +308,26 @@ func TestStatusIsRemembered(t *testing.T) {
 	})
 }
 
+// What leaves a part in doubt is no refusal in another search, though it was one within the hour.
+func TestDoubtIsNotRemembered(t *testing.T) {
+	r := newRigged(t, without("503 X", "<a>"))
+	r.flushes(r.batch("a", "b", "<a>"))
+	posts, bad := 0, without("403 X", "<b>")
+	r.decide = func(p posted) string {
+		if posts++; posts == rowRefused+2 { // after the empty object
+			return "503 X"
+		}
+		return bad(p)
+	}
+	b := r.batch(append(honest(100), "<b>")...)
+	for range rowRefused {
+		r.send(b)
+	}
+	if posts != rowRefused+2 || !b.Doubt {
+		t.Errorf("after %d POSTs, in doubt is %v", posts, b.Doubt)
+	}
+}
+
 // What a 413 has refused is remembered for an hour, if something was accepted in that search.
 func TestLimitIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -295,6 +361,35 @@ func TestLimitIsRemembered(t *testing.T) {
 		if time.Since(r.limited) == 0 {
 			t.Error("a limit is learned though nothing was accepted")
 		}
+	})
+}
+
+// A key that is refused says nothing of the size that is accepted: what was known of that before the search stays so.
+func TestKeyLeavesTheLimit(t *testing.T) {
+	r := newRigged(t, upTo("413 X", 5000))
+	r.flushes(r.batch(honest(1000)...))
+	limit := r.limit
+	r.decide = without("413 X", "<")
+	r.flushes(r.batch("a", "b", "<", "longer", "longest"))
+	if len(r.aside) != 1 || limit == 0 || r.limit != limit {
+		t.Errorf("%q are set aside, and the limit is %d, want %d", r.aside, r.limit, limit)
+	}
+}
+
+// In a search, a part gets a minute for its answer, though the interval is longer.
+func TestMinuteInASearch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRigged(t, func(p posted) string {
+			if len(p.counts) > 1 {
+				return "413 X"
+			}
+			return "hang"
+		})
+		r.timeout = 5 * time.Minute
+		b, began := r.batch("a", "b"), time.Now()
+		r.send(b)
+		expectDuration(t, began, time.Minute)
+		r.expectSent(2, 0)
 	})
 }
 
@@ -343,6 +438,7 @@ func TestSkip(t *testing.T) {
 	r := newRigged(t, without("403 X", "<", ">"))
 	all := slices.Concat(keys, []string{"<", ">"})
 	b := r.batch(all...)
+	r.Send(t.Context(), b, nil)
 	b.Begin(60, 61) // as if the process had been killed while the key was sent
 	b.Doubt = true
 	r.flushes(b)

@@ -286,6 +286,36 @@ func unwritable(t *testing.T) func(bool) {
 	return set
 }
 
+// A part whose place is stored is sent again though nothing can be written by then. The next part waits.
+func TestStoredPartDoesNotWait(t *testing.T) {
+	unwritable := unwritable(t)
+	var saved []string
+	answer := "500 Oops"
+	l := &lives{answer: func(p part) string {
+		switch {
+		case len(p.counts) > 1:
+			return "413 Too Large"
+		case strings.HasPrefix(answer, "204"):
+			saved = append(saved, p.keys())
+		}
+		return answer
+	}}
+	store, flush, _ := l.process(t)
+	store.Record("a")
+	store.Record("b")
+	flush()
+	answer = "204 No Content"
+	unwritable(true)
+	flush()
+	unwritable(false)
+	if want := []string{"a"}; !slices.Equal(saved, want) {
+		t.Errorf("saved %q, want %q; the log is:\n%s", saved, want, &l.log)
+	}
+	if flush(); store.Stats().Pending > 0 {
+		t.Errorf("%d hits are left", store.Stats().Pending)
+	}
+}
+
 // Nothing can be written. A batch that has to be sent in parts waits, since after a kill other parts might be sent. What
 // is counted meanwhile arrives.
 func TestPartsWaitForTheDisk(t *testing.T) {

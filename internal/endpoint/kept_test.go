@@ -1,0 +1,130 @@
+//go:build unix
+
+package endpoint
+
+import (
+	"context"
+	"io"
+	"net"
+	"slices"
+	"testing"
+
+	"pixel-ping/internal/hits"
+)
+
+// newKept returns an application as newRigged does. The Store has a journal.
+func newKept(t *testing.T, decide func(posted) string) *rigged {
+	r := newRigged(t, decide)
+	store, err := hits.Open(1<<30, t.TempDir(), func(line string) { t.Errorf("told: %s", line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	r.store = store
+	return r
+}
+
+// A search of a batch that the journal keeps goes on in the next flush, without another question.
+func TestSearchGoesOn(t *testing.T) {
+	keys := honest(2000)
+	var bad []string
+	for i := 7; i < len(keys); i += 100 {
+		bad = append(bad, keys[i])
+	}
+	r := newKept(t, without("403 X", bad...))
+	b := r.batch(keys...)
+	for flush := 1; flush <= 5 && !b.Done(); flush++ {
+		r.send(b)
+		refused := 0
+		for _, p := range r.posts {
+			if slices.ContainsFunc(bad, p.has) {
+				refused++
+			}
+		}
+		want := 0
+		if flush == rowRefused {
+			want = 1
+		}
+		if _, empty := r.sent(); empty != want || flush < rowRefused && refused != 1 || refused > 100 {
+			t.Errorf("flush %d has %d refused POSTs and %d empty ones", flush, refused, empty)
+		}
+	}
+	r.expectDelivered(b, keys, bad...)
+}
+
+// In a search, what is refused with a status of 500 or above, or cut after it was written, may be saved. It is sent
+// once more, as it was, before it is divided or set aside, and nothing else is.
+func TestSecondTry(t *testing.T) {
+	keys := honest(300)
+	for status, want := range map[string]int{"500 X": 2, "503 X": 2, "": 2, "403 X": 1, "413 X": 1} {
+		r := newKept(t, without(status, keys[100]))
+		b := r.batch(keys...)
+		r.flushes(b)
+		r.expectDelivered(b, keys, keys[100])
+		whole, tries := r.posts[0].id, make(map[string]int)
+		for i, p := range r.posts {
+			if tries[p.id]++; p.id != "" && tries[p.id] > 1 && p.id != whole && r.posts[i-1].id != p.id {
+				t.Errorf("%q: %s is sent again after another part", status, p.id)
+			}
+		}
+		for _, p := range r.posts {
+			if p.id != whole && p.has(keys[100]) && tries[p.id] != want {
+				t.Errorf("%q: a part with the key is sent %d times, want %d", status, tries[p.id], want)
+			} else if p.id != "" && !p.has(keys[100]) && tries[p.id] != 1 {
+				t.Errorf("%q: a part that is accepted is sent %d times", status, tries[p.id])
+			}
+		}
+	}
+}
+
+// A part is saved in a search, and there is no answer. Then there is no connection for the second try, or the process
+// is about to end. The next flush sends the part as it was.
+func TestSecondTryFails(t *testing.T) {
+	keys := honest(300)
+	for _, status := range []string{"500 X", "503 X", ""} {
+		for _, ends := range []bool{false, true} {
+			ctx, cancel := context.WithCancel(t.Context())
+			var r *rigged
+			saved := ""
+			r = newKept(t, func(p posted) string {
+				switch {
+				case len(p.counts) == len(keys) || p.has(keys[299]):
+					return status
+				case len(p.counts) > 0 && saved == "":
+					saved = p.id
+					r.known[p.id] = true
+					for key, n := range p.counts {
+						r.saved[key] += n
+					}
+					return status
+				}
+				return "204 No Content"
+			})
+			dial, down := r.Dial, false
+			r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if saved != "" && !down {
+					down = true
+					if ends {
+						cancel()
+					}
+					return nil, io.ErrUnexpectedEOF
+				}
+				return dial(ctx, network, address)
+			}
+			b := r.batch(keys...)
+			for range 10 {
+				if r.Send(ctx, b, func(list []hits.Count) { r.aside = append(r.aside, list[0].Key) }); down {
+					break
+				}
+			}
+			if id := `"` + b.PartID() + `"`; id != saved || b.From == b.End {
+				t.Errorf("%q, stop is %v: the part under way is %s, want %s", status, ends, id, saved)
+			}
+			r.flushes(b)
+			r.expectDelivered(b, keys, keys[299])
+			cancel()
+		}
+	}
+}
