@@ -5,9 +5,13 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"pixel-ping/internal/rig"
 )
 
 const (
@@ -46,8 +50,20 @@ func TestJournalOutlivesKills(t *testing.T) {
 	app := newApplication(t)
 	values["endpoint"] = app.URL
 	d = start(t, values)
-	app.expect(t, "json=%7B%22a%22%3A2%2C%22b%22%3A1%7D") // as it was when the application was down
-	app.expect(t, "json=%7B%22a%22%3A1%2C%22c%22%3A1%7D")
+	var bodies []string // of each file, as it was when the application was down
+	for range 3 {
+		select {
+		case body := <-app.flushes:
+			bodies = append(bodies, body)
+		case <-time.After(rig.Deadline):
+			t.Fatalf("the application received only %q", bodies)
+		}
+	}
+	slices.Sort(bodies)
+	want := []string{"json=%7B%22a%22%3A1%7D", "json=%7B%22a%22%3A2%2C%22b%22%3A1%7D", "json=%7B%22c%22%3A1%7D"}
+	if !slices.Equal(bodies, want) {
+		t.Errorf("the application received %q, want %q", bodies, want)
+	}
 	d.Signal(t, syscall.SIGUSR2)
 	app.expect(t, "json=%7B%7D") // The others are done with.
 	kill(t, d)

@@ -113,9 +113,9 @@ func TestSecondTryFails(t *testing.T) {
 				}
 				return dial(ctx, network, address)
 			}
-			b := r.batch(keys...)
+			b, budget := r.batch(keys...), MaxRefused
 			for range 10 {
-				if r.Send(ctx, b, func(list []hits.Count) { r.aside = append(r.aside, list[0].Key) }); down {
+				if r.Send(ctx, b, &budget, func(list []hits.Count) { r.aside = append(r.aside, list[0].Key) }); down {
 					break
 				}
 			}

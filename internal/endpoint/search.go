@@ -10,8 +10,7 @@ import (
 const (
 	// maxAlone is how many keys are tried alone for one that is refused.
 	maxAlone = 8
-	// maxBroken is how many POSTs of a key alone make a status of 500 or above the application's own fault: it is
-	// broken in part, and the keys are not the reason.
+	// maxBroken is how many POSTs of a key alone show, with a status of 500 or above, that the application is broken.
 	maxBroken = 32
 )
 
@@ -26,29 +25,30 @@ type search struct {
 	batch *hits.Batch
 	began post.Outcome // the outcome that the search is to explain
 
-	limit     int64 // the size of the next part
-	halved    int   // the end of the part that was halved last
-	tooLarge  int64 // the size of the part of several keys that was last answered with 413; 0 if there is none
-	before    int64 // the limit of the endpoint before the search
-	elsewhere bool  // a part of another batch was accepted since this one was first refused
-	largest   int64 // the largest body that was accepted
-	alone     int   // how many POSTs of a key alone were refused
-	first     int64 // the size of the first key, once that is refused alone
-	tries     int   // how many POSTs of a key alone were refused since a key was last set aside
-	probe     int   // the position of the key that is tried out of turn; 0 for none
+	limit     int64     // the size of the next part
+	halved    int       // the end of the part that was halved last
+	tooLarge  int64     // the size of the part of several keys that was last answered with 413; 0 if there is none
+	before    int64     // the limit of the endpoint before the search
+	beforeAt  time.Time // when that was found
+	elsewhere bool      // a part of another batch was accepted meanwhile, or of this one before
+	largest   int64     // the largest body that was accepted
+	alone     int       // how many POSTs of a key alone were refused
+	first     int64     // the size of the first key, once that is refused alone
+	tries     int       // how many POSTs of a key alone were refused since a key was last set aside
+	probe     int       // the position of the key that is tried out of turn; 0 for none
 }
 
 // begin begins a search after a failure.
 func (e *Endpoint) begin(b *hits.Batch, m *memo, f *post.Failure) *search {
-	s := &search{batch: b, began: f.Outcome, before: e.limit, elsewhere: e.accepted > m.before || b.Skip > 0}
+	s := &search{batch: b, began: f.Outcome, before: e.limit, beforeAt: e.limited}
+	s.elsewhere, m.before = e.accepted > m.before || b.Skip > 0, e.accepted
 	if f.Outcome == post.Cut && !f.Written {
 		s.began = post.Unreachable // A cut that comes later leaves a part in doubt.
 	}
 	return s
 }
 
-// explains reports whether the content may be the reason of a failure at once, without a question: s is nil, or the
-// search under way, and again says that the part was written whole before.
+// explains reports whether the content may be the reason of a failure, without a question. s is nil before a search.
 func (e *Endpoint) explains(s *search, f *post.Failure, again bool) bool {
 	return tooLarge(f, again) ||
 		s != nil && (f.Outcome == s.began && f.Outcome != post.Unreachable || e.hasFound(f.Outcome))
@@ -72,7 +72,7 @@ func (e *Endpoint) next(b *hits.Batch, s *search) (from, end int) {
 		if s.probe > 0 {
 			return s.probe, s.probe + 1
 		}
-		if limit == 0 || s.limit < limit {
+		if s.limit > 0 && (limit == 0 || s.limit < limit) {
 			limit = s.limit
 		}
 	}
@@ -97,7 +97,7 @@ func (e *Endpoint) next(b *hits.Batch, s *search) (from, end int) {
 func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 	e.accepted++
 	s := m.search
-	*m = memo{search: s}
+	*m = memo{search: s, before: e.accepted}
 	if s == nil {
 		b.Accepted()
 		return
@@ -120,7 +120,7 @@ func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 func (e *Endpoint) narrow(s *search, f *post.Failure, setAside func([]hits.Count)) bool {
 	b := s.batch
 	size := e.BodySize(b.Part())
-	if b.End-b.From > 1 {
+	if b.End-b.From > 1 || b.From > b.First && s.first == 0 { // several, or one that an earlier search tried out of turn
 		s.limit, s.halved = size/2, b.End
 		if f.Outcome == 413 {
 			s.tooLarge = size
@@ -138,9 +138,10 @@ func (e *Endpoint) narrow(s *search, f *post.Failure, setAside func([]hits.Count
 	case s.largest >= s.first && s.first > 0:
 		e.setAside(s, b.First+1, setAside)
 	case s.tries < maxAlone && s.tryAnother():
-	case s.largest > 0: // All that is accepted is smaller.
+	case s.largest > 0 && b.Skip == 0: // All that is accepted is smaller.
 		e.setAside(s, len(b.List), setAside)
 	case s.elsewhere:
+		s.elsewhere = false
 		e.setAside(s, b.First+1, setAside)
 	default:
 		return false
@@ -171,7 +172,7 @@ func (e *Endpoint) setAside(s *search, end int, setAside func([]hits.Count)) {
 	s.batch.Finish(end)
 	s.halved, s.limit, s.first, s.tries, s.probe = 0, 2*e.BodySize(list[:1]), 0, 0, 0
 	if len(list) == 1 { // The parts that were too large had this key.
-		e.limit, s.tooLarge = s.before, 0
+		e.limit, e.limited, s.tooLarge = s.before, s.beforeAt, 0
 	}
 	e.found[s.began] = time.Now()
 }

@@ -438,7 +438,7 @@ func TestSkip(t *testing.T) {
 	r := newRigged(t, without("403 X", "<", ">"))
 	all := slices.Concat(keys, []string{"<", ">"})
 	b := r.batch(all...)
-	r.Send(t.Context(), b, nil)
+	r.Send(t.Context(), b, nil, nil)
 	b.Begin(60, 61) // as if the process had been killed while the key was sent
 	b.Doubt = true
 	r.flushes(b)

@@ -30,7 +30,7 @@ type memo struct {
 	late    int          // how many POSTs had no answer in time
 	pause   int          // for how many flushes the application is not asked whether it is there
 	askAt   int          // the row at which it may be asked again
-	before  int64        // how many parts of all batches were accepted before the row
+	before  int64        // how many parts of all batches were accepted before, or before a search began
 
 	search *search // under way; nil if there is none
 	vain   bool    // the last one has found nothing that is accepted
@@ -45,7 +45,7 @@ type memo struct {
 func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAside func([]hits.Count)) (r Report) {
 	m, ok := b.Memo.(*memo)
 	if !ok {
-		m = new(memo)
+		m = &memo{before: e.accepted - int64(min(b.First, 1))} // An earlier process has sent what is before First.
 		b.Memo = m
 	}
 	e.Ready = b.Sending
@@ -81,7 +81,10 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 			continue // If it is saved, an application that looks at ids accepts it now.
 		}
 		r.Doubled = r.Doubled || b.Doubt || again && !isRefusal(f.Outcome)
-		b.Doubt = false
+		b.Doubt, m.late = false, 0
+		if tooLarge(f, again) {
+			m.row = 1 // What follows is another part.
+		}
 		goesOn := e.narrow(m.search, f, setAside)
 		b.From, b.End = b.First, b.First
 		if !goesOn {
@@ -113,7 +116,7 @@ func (e *Endpoint) timeFor(m *memo) time.Duration {
 // note notes a failure.
 func (e *Endpoint) note(m *memo, f *post.Failure) {
 	if m.row == 0 || m.outcome != f.Outcome {
-		*m = memo{outcome: f.Outcome, late: m.late, before: e.accepted, search: m.search}
+		*m = memo{outcome: f.Outcome, late: m.late, before: m.before, search: m.search}
 	}
 	m.row++
 	if f.Outcome == post.Late {
@@ -125,9 +128,6 @@ func (e *Endpoint) note(m *memo, f *post.Failure) {
 // row, and that the application accepts an empty object, which suspects sends: so the application is there, and the
 // secret is right.
 func (e *Endpoint) suspects(ctx context.Context, m *memo, f *post.Failure, resent bool, r *Report) bool {
-	if !mayBeContent(f.Outcome) {
-		return false
-	}
 	row := rowDoubt
 	if isRefusal(f.Outcome) && !resent {
 		row = rowRefused
@@ -135,7 +135,7 @@ func (e *Endpoint) suspects(ctx context.Context, m *memo, f *post.Failure, resen
 			row = 1
 		}
 	}
-	if m.row < max(row, m.askAt) {
+	if !mayBeContent(f.Outcome) || m.row < max(row, m.askAt) {
 		return false
 	}
 	if empty := e.Ping(ctx); empty.Err != nil {

@@ -203,11 +203,10 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 	for i := 0; ; {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
-			// A key is set aside only if another one is accepted, which may be in the next batch. So if a search has
-			// found nothing, a third batch is sealed, and further ones after one hour, three, seven and so on, so that
-			// few are out. At a stop, what is not sealed stays in the journal.
+			// A key is set aside only if another one is accepted, which may be in the next batch. So after a search that
+			// found nothing, up to four are sealed, and more after hours. At a stop, the journal keeps the rest.
 			always := waits || last && !f.Store.Keeps() ||
-				i >= 2 && f.vain && time.Since(f.sealed) >= (1<<(i-2)-1)*time.Hour
+				i >= 2 && f.vain && time.Since(f.sealed) >= (1<<max(0, i-3)-1)*time.Hour
 			f.Store.Seal(f.setAside, always)
 			if b, sealed = f.Store.Batch(i), true; b != nil {
 				f.sealed = time.Now()

@@ -241,7 +241,7 @@ func TestSetAside(t *testing.T) {
 	f.Endpoint = partial{refuses: "b"}
 	f.Flush(t.Context())
 	expectHeld(t, store, "")
-	expectOutput(t, stdout, "1:\ta\n2:\tb\n1:\tc\nRefused by the application:\n2:\tb\n--- flushed ---\n")
+	expectOutput(t, stdout, "1:\ta\n2:\tb\n1:\tc\nRefused by the application:\n2:\tb\npixel-ping: 2 hits of 1 key set aside\n--- flushed ---\n")
 	expectOutput(t, stderr, setAsideText)
 	if got := store.Stats(); got.Aside != 2 || got.Pending != 0 {
 		t.Errorf("counted %+v", got)
@@ -256,7 +256,7 @@ func TestSetAside(t *testing.T) {
 		store.Record(key)
 	}
 	f.Flush(t.Context())
-	expectOutput(t, stdout, "Refused by the application:\n2:\tb\n1:\tc\n--- flushed ---\n")
+	expectOutput(t, stdout, "Refused by the application:\n2:\tb\npixel-ping: 2 hits of 1 key set aside\n1:\tc\n--- flushed ---\n")
 	expectOutput(t, stderr, setAsideText)
 }
 
@@ -353,7 +353,7 @@ func TestSetAsideIsLoggedFirst(t *testing.T) {
 		f.Endpoint = &asking{look: func() {
 			mu.Lock()
 			defer mu.Unlock()
-			if !strings.HasSuffix(text.String(), "Refused by the application:\n1:\tb\n") {
+			if !strings.HasSuffix(text.String(), "Refused by the application:\n1:\tb\npixel-ping: 1 hit of 1 key set aside\n") {
 				t.Errorf("the log has only %q", text.String())
 			}
 		}}

@@ -42,7 +42,7 @@ func TestKills(t *testing.T) {
 			t: t, random: rand.New(rand.NewPCG(first+uint64(i), 1)), root: t.TempDir(),
 			recorded: make(map[string]int64), logged: make(map[string]int64),
 			saved: make(map[string]int64), known: make(map[string]bool), bodies: make(map[string]string),
-			stuck: make(map[string]bool),
+			stuck: make(map[string]bool), failures: make(map[string]int),
 		}
 		k.run()
 		if t.Failed() {
@@ -53,14 +53,14 @@ func TestKills(t *testing.T) {
 
 // killed is a journal and an application that outlive processes which are killed.
 type killed struct {
-	t        *testing.T
-	random   *rand.Rand
-	root     string // a directory for each life's journal
-	lives    int
-	killAt   int  // the moment at which the process is killed; 0 for none
-	dead     bool // it was killed: its journal is a copy, and nobody hears what it says from now on
-	calm     bool // the application only refuses what it always refuses
-	failures int  // how many POSTs in a row it may have treated otherwise
+	t      *testing.T
+	random *rand.Rand
+	root   string // a directory for each life's journal
+	lives  int
+	killAt int  // the moment at which the process is killed; 0 for none
+	dead   bool // it was killed: its journal is a copy, and nobody hears what it says from now on
+	calm   bool // the application only refuses what it always refuses
+	unread bool // it has cut a connection in this life before it has read the request
 
 	bad       string // counts with this key are refused
 	badStatus string
@@ -69,6 +69,7 @@ type killed struct {
 
 	recorded, logged, saved map[string]int64
 	known, stuck            map[string]bool   // by id
+	failures                map[string]int    // how many POSTs with an id it has not treated as it should
 	bodies                  map[string]string // by id
 
 	serving sync.WaitGroup
@@ -105,7 +106,7 @@ func (k *killed) run() {
 	k.bad, k.badStatus = fmt.Sprint("keyxx", k.random.IntN(12)), status()
 	k.limit, k.tooLarge = 120+k.random.IntN(400), status()
 	for life := range 12 {
-		k.calm, k.dead, k.killAt = life >= 10, false, 0
+		k.calm, k.dead, k.unread, k.killAt = life >= 10, false, false, 0
 		k.live()
 	}
 	for key, n := range k.recorded {
@@ -125,6 +126,7 @@ func (k *killed) live() {
 	if err != nil {
 		k.t.Fatal(err)
 	}
+	store.SealRecovered()
 	e := endpoint.New(&url.URL{Scheme: "http", Host: "application"}, "/", "", time.Minute)
 	e.Dial = func(context.Context, string, string) (net.Conn, error) {
 		k.serving.Wait() // The process may be killed after the last answer.
@@ -206,8 +208,8 @@ func (k *killed) serve(conn net.Conn) {
 		k.kill()
 		return
 	}
-	if !k.calm && k.failures < 3 && k.random.IntN(12) == 0 {
-		k.failures++
+	if !k.calm && !k.unread && k.random.IntN(12) == 0 {
+		k.unread = true
 		return // The request is not written whole.
 	}
 	r, err := http.ReadRequest(bufio.NewReader(conn))
@@ -228,9 +230,7 @@ func (k *killed) serve(conn net.Conn) {
 	k.bodies[id] = string(body)
 
 	status, saves := "204 No Content", true
-	if k.failures++; k.calm || k.failures > 3 { // Five in a row may count hits twice.
-		k.failures = 0
-	} else {
+	if k.failures[id]++; !k.calm && (id == "" || k.failures[id] <= 3) { // Five in a row may count hits twice.
 		switch k.random.IntN(11) {
 		case 0:
 			status = "502 Bad Gateway" // after it is saved
@@ -246,9 +246,10 @@ func (k *killed) serve(conn net.Conn) {
 			status, saves = "409 Conflict", false
 			k.stuck[id] = id != ""
 		case 6:
-			if !k.known[id] {
-				status = "500 Oops" // after it is saved; a second try is accepted
-			}
+			status = "500 Oops" // after it is saved
+		}
+		if k.known[id] && strings.HasPrefix(status, "500") {
+			status = "204 No Content" // It looks at ids.
 		}
 	}
 	switch {

@@ -236,7 +236,7 @@ func fullDisk(t *testing.T, s *Store) (full func(bool)) {
 	full = func(full bool) {
 		limit := old
 		if full {
-			limit.Cur = 16 << 10 // less than a file of the journal; the log of go test needs some
+			limit.Cur = 512 << 10 // less than a file of the journal; the log of go test needs some
 		}
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 			t.Fatal(err)

@@ -412,7 +412,7 @@ var notDelivered = regexp.MustCompile(`^pixel-ping: (\S+: )?\d+ hits? of .* not 
 // that the log or the journal do not have.
 var expectedLines = regexp.MustCompile(`^(\d+:\t.*|Flushing hits to .*|Serving .*|Got SIGUSR2\..*|--- .*|` +
 	`Refused by the application:|Not delivered:|pixel-ping: (\S+: )?(` +
-	`\d+ hits? of \d+ keys? recovered from the journal|` +
+	`\d+ hits? of \d+ keys? (recovered from the journal|set aside)|` +
 	`(refused by the application: )?\d+ hits? of \d+ keys? (was|were) not delivered( \(\d+ hits? may have been ` +
 	`saved\))?; the (journal|log) has them|the application refuses .*|some hits may be counted twice: .*))$`)
 

@@ -1,0 +1,182 @@
+//go:build unix
+
+package endpoint
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// In a search, each part gets a minute for its answer, though others have got none.
+func TestMinuteForEachPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := honest(1000)
+		r := newRigged(t, without("hang", keys[500]))
+		b := r.batch(keys...)
+		for range rowDoubt - 1 {
+			r.send(b)
+		}
+		r.posts = nil
+		began := time.Now()
+		r.send(b)
+		want := 16 * time.Minute // of the part in doubt
+		if want = min(want, maxTimeout); !b.Done() {
+			t.Error("the key is not found in one flush")
+		}
+		for _, p := range r.posts[1:] {
+			if p.has(keys[500]) {
+				want += time.Minute
+			}
+		}
+		expectDuration(t, began, want)
+	})
+}
+
+// A limit that was learned more than an hour ago does not come back when a key is set aside.
+func TestLimitDoesNotComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := honest(1000)
+		r := newRigged(t, upTo("413 X", 5000))
+		r.flushes(r.batch(keys...))
+		<-time.After(3 * time.Hour)
+		r.decide = without("413 X", "<")
+		r.flushes(r.batch("a", "b", "<"))
+		r.sent()
+		r.flushes(r.batch(keys...))
+		r.expectSent(1, 0)
+	})
+}
+
+// Another batch was accepted after this one was refused, and then nothing is accepted any more. One key is set aside
+// at most.
+func TestNothingIsAcceptedAnyMore(t *testing.T) {
+	for _, status := range []string{"403 X", "500 X"} {
+		r := newKept(t, without(status, "<"))
+		b := r.batch(append(honest(100), "<")...)
+		r.send(b)
+		r.send(r.batch("other"))
+		r.decide = refusing(status)
+		for range 20 {
+			r.send(b)
+		}
+		if len(r.aside) > 1 {
+			t.Errorf("%q: %d keys are set aside", status, len(r.aside))
+		}
+	}
+}
+
+// A kill has interrupted a search while a key was tried out of turn. It is this key that is refused now.
+func TestKeyOutOfTurnIsRefused(t *testing.T) {
+	keys := honest(100)
+	r := newKept(t, nil)
+	b := r.batch(keys...)
+	b.Begin(60, 61)
+	b.Doubt = true
+	bad := b.Part()[0].Key
+	r.decide = without("403 X", bad)
+	r.flushes(b)
+	r.expectDelivered(b, keys, bad)
+}
+
+// A kill has interrupted a search after a key was accepted out of turn. The keys behind one that is refused are not
+// set aside with it, although only a smaller one was accepted.
+func TestBadKeyBeforeSkip(t *testing.T) {
+	all := append(honest(100), "a", "<<")
+	r := newKept(t, without("403 X", "<<"))
+	b := r.batch(all...)
+	b.Begin(60, 61)
+	b.Doubt = true
+	r.flushes(b)
+	r.expectDelivered(b, all, "<<")
+}
+
+// A part that gets no answer is in doubt, though larger ones were cut before they were written.
+func TestCutShortThenDoubt(t *testing.T) {
+	keys := honest(5000)
+	r := newRigged(t, nil)
+	lost := false
+	saved, known := make(map[string]int64), make(map[string]bool)
+	r.Endpoint = piped(t, time.Second, func(conn net.Conn) {
+		request, err := http.ReadRequest(bufio.NewReader(conn))
+		if err != nil || request.ContentLength > 5000 {
+			return
+		}
+		body, _ := io.ReadAll(request.Body)
+		form, _ := url.ParseQuery(string(body))
+		var counts map[string]int64
+		json.Unmarshal([]byte(form.Get("json")), &counts)
+		if id := request.Header.Get("Idempotency-Key"); !known[id] {
+			known[id] = id != ""
+			for key, n := range counts {
+				saved[key] += n
+			}
+		}
+		if !lost && len(counts) > 0 {
+			lost = true
+			return
+		}
+		io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+	})
+	b := r.batch(keys...)
+	for range 3 {
+		if r.send(b).Doubled {
+			t.Error("counts may be doubled")
+		}
+	}
+	r.saved = saved
+	r.expectDelivered(b, keys)
+}
+
+// A search in which the second try was accepted ends with the size that is known.
+func TestLimitAfterASecondTry(t *testing.T) {
+	keys := honest(1000)
+	r := newKept(t, upTo("413 X", 5000))
+	r.flushes(r.batch(keys...))
+	r.decide = without("500 X", "<")
+	r.flushes(r.batch("a", "b", "<"))
+	tooLarge, tried := 0, false
+	r.decide = func(p posted) string {
+		switch {
+		case p.size > 5000:
+			tooLarge++
+			return "413 X"
+		case len(p.counts) > 0 && !tried:
+			tried = true
+			return "500 X"
+		}
+		return "204 X"
+	}
+	b := r.batch(keys...)
+	if r.flushes(b); tooLarge > 0 || !tried {
+		t.Errorf("%d parts are too large, though the limit is known", tooLarge)
+	}
+}
+
+// A part that got no answer in a search is in doubt if there is no connection for the second try.
+func TestSecondTryStaysInDoubt(t *testing.T) {
+	keys := honest(50)
+	r := newKept(t, refusing(""))
+	b := r.batch(keys...)
+	for range rowDoubt - 1 {
+		r.send(b)
+	}
+	dial, dials := r.Dial, 0
+	r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if dials++; dials == 4 { // after the whole, the empty object, and the first try of a half
+			return nil, io.ErrUnexpectedEOF
+		}
+		return dial(ctx, network, address)
+	}
+	r.send(b)
+	if kept := r.store.Doubtful(true); dials != 4 || !b.Doubt || kept == 0 {
+		t.Errorf("after %d connections, in doubt is %v", dials, b.Doubt)
+	}
+}
