@@ -180,3 +180,55 @@ func TestSecondTryStaysInDoubt(t *testing.T) {
 		t.Errorf("after %d connections, in doubt is %v", dials, b.Doubt)
 	}
 }
+
+// The application cuts large bodies short, and is then not there any more. That ends the flush: the size is not the reason.
+func TestApplicationGoesAwayInASearch(t *testing.T) {
+	keys := honest(5000)
+	r := newRigged(t, nil)
+	saved, gone := 0, false
+	r.Endpoint = piped(t, time.Second, func(conn net.Conn) {
+		request, err := http.ReadRequest(bufio.NewReader(conn))
+		if err != nil || request.ContentLength > 50_000 {
+			return
+		}
+		io.Copy(io.Discard, request.Body)
+		saved++
+		gone = true
+		io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+	})
+	dial, dials := r.Dial, 0
+	r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if gone {
+			dials++
+			return nil, io.ErrUnexpectedEOF
+		}
+		return dial(ctx, network, address)
+	}
+	if r.send(r.batch(keys...)); saved != 1 || dials != 1 {
+		t.Errorf("%d parts are saved, and then there are %d connections, want 1 and 1", saved, dials)
+	}
+}
+
+// Some keys are refused with one status, and some with another one. When both are known, a search meets both without a
+// question for each.
+func TestTwoReasons(t *testing.T) {
+	keys := honest(200)
+	r := newRigged(t, func(p posted) string {
+		for i, key := range keys {
+			if i%40 == 7 && p.has(key) {
+				return "403 X"
+			} else if i%40 == 27 && p.has(key) {
+				return "500 X"
+			}
+		}
+		return "204 X"
+	})
+	r.flushes(r.batch(keys[:40]...))
+	r.sent()
+	if flushes := r.flushes(r.batch(keys[40:]...)); flushes != 1 {
+		t.Errorf("%d flushes, want 1", flushes)
+	}
+	if _, empty := r.sent(); empty != 1 || len(r.aside) != 10 {
+		t.Errorf("%d empty objects are sent, want 1, and %d keys are set aside, want 10", empty, len(r.aside))
+	}
+}

@@ -133,7 +133,7 @@ func (e *Endpoint) narrow(s *search, f *post.Failure, setAside func([]hits.Count
 		s.first = size
 	}
 	switch {
-	case f.Outcome >= 500 && s.alone >= maxBroken && s.largest > 0:
+	case f.Outcome >= 500 && s.alone >= maxBroken:
 		return false
 	case s.largest >= s.first && s.first > 0:
 		e.setAside(s, b.First+1, setAside)
