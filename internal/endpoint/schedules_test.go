@@ -102,7 +102,7 @@ func TestBadKeyBeforeSkip(t *testing.T) {
 func TestCutShortThenDoubt(t *testing.T) {
 	keys := honest(5000)
 	r := newRigged(t, nil)
-	lost := false
+	lost := 0
 	saved, known := make(map[string]int64), make(map[string]bool)
 	r.Endpoint = piped(t, time.Second, func(conn net.Conn) {
 		request, err := http.ReadRequest(bufio.NewReader(conn))
@@ -119,14 +119,14 @@ func TestCutShortThenDoubt(t *testing.T) {
 				saved[key] += n
 			}
 		}
-		if !lost && len(counts) > 0 {
-			lost = true
+		if lost < 3 && len(counts) > 0 {
+			lost++
 			return
 		}
 		io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
 	})
 	b := r.batch(keys...)
-	for range 3 {
+	for range 5 {
 		if r.send(b).Doubled {
 			t.Error("counts may be doubled")
 		}
@@ -230,5 +230,18 @@ func TestTwoReasons(t *testing.T) {
 	}
 	if _, empty := r.sent(); empty != 1 || len(r.aside) != 10 {
 		t.Errorf("%d empty objects are sent, want 1, and %d keys are set aside, want 10", empty, len(r.aside))
+	}
+}
+
+// An earlier process has sent all but the last key, which is refused. That others were accepted shows that the key is the
+// reason.
+func TestLastKeyIsRefused(t *testing.T) {
+	keys := honest(20)
+	r := newKept(t, without("403 X", "a longer key than all others"+keys[19]))
+	b := r.batch(append(keys, "a longer key than all others"+keys[19])...)
+	b.Begin(0, 20)
+	b.Accepted()
+	if flushes := r.flushes(b); flushes != rowRefused || len(r.aside) != 1 {
+		t.Errorf("%q are set aside after %d flushes, want one key after %d", r.aside, flushes, rowRefused)
 	}
 }
