@@ -379,8 +379,8 @@ func TestFileThatIsCut(t *testing.T) {
 	}
 }
 
-// Each batch has only a key that is refused. What follows up to three of them arrives, after an hour what follows four of
-// them, after two more what follows five, and then they are set aside.
+// Each batch has only a key that is refused. What follows up to three of them arrives, and what follows one more for each
+// hour, and then they are set aside.
 func TestBatchesOfBadKeysHoldNothingUp(t *testing.T) {
 	for _, status := range []string{"503 Busy", "500 Oops", "403 Forbidden", "413 Too Large"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -413,7 +413,7 @@ func holdUp(t *testing.T, status string, bad int) {
 			flush()
 		}
 		if i >= 3 {
-			wait = 2*wait + time.Hour
+			wait = time.Hour
 		}
 	}
 	store.Record("good")
