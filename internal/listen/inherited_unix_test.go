@@ -63,6 +63,9 @@ func child() {
 // in them is for the shell: $$ is the child's process.
 func startChild(t *testing.T, files []*os.File, variables string) *rig.Process {
 	t.Helper()
+	if files == nil {
+		variables += "; exec 3<&-" // The test itself may have inherited something.
+	}
 	cmd := exec.Command("sh", "-c", "export "+variables+`; exec "$0"`, os.Args[0])
 	cmd.Env = append(os.Environ(), "INHERIT=1", "GORACE=atexit_sleep_ms=0")
 	cmd.ExtraFiles = files
