@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -244,4 +245,22 @@ func TestLastKeyIsRefused(t *testing.T) {
 	if flushes := r.flushes(b); flushes != rowRefused || len(r.aside) != 1 {
 		t.Errorf("%q are set aside after %d flushes, want one key after %d", r.aside, flushes, rowRefused)
 	}
+}
+
+// A kill has interrupted a search after a key was accepted out of turn, and there are many smaller keys that are refused.
+// They are found without pauses.
+func TestManyBadKeysBeforeSkip(t *testing.T) {
+	var bad []string
+	for i := range 60 {
+		bad = append(bad, fmt.Sprintf("<%02d", i))
+	}
+	all := append(honest(100), bad...)
+	r := newKept(t, without("403 X", bad...))
+	b := r.batch(all...)
+	b.Begin(130, 131)
+	b.Doubt = true
+	if flushes := r.flushes(b); flushes > 15 {
+		t.Errorf("%d flushes", flushes)
+	}
+	r.expectDelivered(b, all, bad...)
 }

@@ -25,23 +25,26 @@ type search struct {
 	batch *hits.Batch
 	began post.Outcome // the outcome that the search is to explain
 
-	limit     int64     // the size of the next part
-	halved    int       // the end of the part that was halved last
-	tooLarge  int64     // the size of the part of several keys that was last answered with 413; 0 if there is none
-	before    int64     // the limit of the endpoint before the search
-	beforeAt  time.Time // when that was found
-	elsewhere bool      // a part of another batch was accepted meanwhile, or of this one before
-	largest   int64     // the largest body that was accepted
-	alone     int       // how many POSTs of a key alone were refused
-	first     int64     // the size of the first key, once that is refused alone
-	tries     int       // how many POSTs of a key alone were refused since a key was last set aside
-	probe     int       // the position of the key that is tried out of turn; 0 for none
+	limit    int64     // the size of the next part
+	halved   int       // the end of the part that was halved last
+	tooLarge int64     // the size of the part of several keys that was last answered with 413; 0 if there is none
+	before   int64     // the limit of the endpoint before the search
+	beforeAt time.Time // when that was found
+	credit   int       // how many keys may be set aside for parts that were accepted before the search
+	largest  int64     // the largest body that was accepted
+	alone    int       // how many POSTs of a key alone were refused
+	first    int64     // the size of the first key, once that is refused alone
+	tries    int       // how many POSTs of a key alone were refused since a key was last set aside
+	probe    int       // the position of the key that is tried out of turn; 0 for none
 }
 
 // begin begins a search after a failure.
 func (e *Endpoint) begin(b *hits.Batch, m *memo, f *post.Failure) *search {
 	s := &search{batch: b, began: f.Outcome, before: e.limit, beforeAt: e.limited}
-	s.elsewhere, m.before = e.accepted > m.before || b.Skip > 0, e.accepted
+	s.credit, m.before = int(min(e.accepted-m.before, maxAlone)), e.accepted
+	if b.Skip > 0 { // No key can be tried out of turn.
+		s.credit = maxAlone
+	}
 	if f.Outcome == post.Cut && !f.Written {
 		s.began = post.Unreachable // A cut that comes later leaves a part in doubt.
 	}
@@ -140,8 +143,8 @@ func (e *Endpoint) narrow(s *search, f *post.Failure, setAside func([]hits.Count
 	case s.tries < maxAlone && s.tryAnother():
 	case s.largest > 0 && b.Skip == 0: // All that is accepted is smaller.
 		e.setAside(s, len(b.List), setAside)
-	case s.elsewhere:
-		s.elsewhere = false
+	case s.credit > 0:
+		s.credit--
 		e.setAside(s, b.First+1, setAside)
 	default:
 		return false

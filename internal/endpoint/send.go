@@ -19,9 +19,9 @@ const (
 	memory = time.Hour
 )
 
-// MaxRefused is how many POSTs of a flush may be refused in searches: 100 with the first ones of two batches. A key
-// among a million takes some twenty, or twice as many if it is refused as an outage would be.
-const MaxRefused = 98
+// MaxRefused is how many POSTs of a flush may be refused in searches: 100 with the first ones of three more batches. A
+// key among a million takes some twenty, or twice as many if it is refused as an outage would be.
+const MaxRefused = 97
 
 // A memo is what is remembered of the counts in a batch since a part of them was accepted.
 type memo struct {
@@ -48,6 +48,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 		m = &memo{before: e.accepted - int64(min(b.First, 1))} // An earlier process has sent what is before First.
 		b.Memo = m
 	}
+	first := b.First
 	e.Ready = b.Sending
 	var written, retried bool // the part under way was written whole, now or before; a search sends it a second time
 	for searching := false; !b.Done() && (!searching || *budget > 0); {
@@ -89,7 +90,9 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 		b.From, b.End = b.First, b.First
 		if !goesOn {
 			m.search, m.vain, r.Answered, r.Vain = nil, true, true, true
-			m.wait()
+			if b.First == first || f.Outcome >= 500 {
+				m.wait()
+			}
 			break
 		}
 	}

@@ -41,7 +41,9 @@ func readOnly(t *testing.T, dir string) (writable func()) {
 	}
 	writable = sync.OnceFunc(func() {
 		for fd, was := range before {
-			syscall.Dup3(was, fd, syscall.O_CLOEXEC)
+			if err := syscall.Dup3(was, fd, syscall.O_CLOEXEC); err != nil {
+				t.Error(err)
+			}
 			syscall.Close(was)
 		}
 	})
@@ -73,7 +75,7 @@ func TestStoredPartDoesNotWait(t *testing.T) {
 		t.Errorf("saved %q, want %q; the log is:\n%s", saved, want, &l.log)
 	}
 	if flush(); store.Stats().Pending > 0 {
-		t.Errorf("%d hits are left", store.Stats().Pending)
+		t.Errorf("%d hits are left; the log is:\n%s", store.Stats().Pending, &l.log)
 	}
 }
 

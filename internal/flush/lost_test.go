@@ -298,9 +298,11 @@ func TestDoubtBesideTheJournal(t *testing.T) {
 		return "204 No Content"
 	}}
 	store, flush, stop := l.process(t)
-	store.Record("a")
 	full(true)
-	flush() // There is no live file from now on.
+	for range 2 { // One file is made ahead. There is no live file from then on.
+		store.Record("a")
+		flush()
+	}
 	store.Record("b")
 	full(false)
 	flush()

@@ -161,9 +161,6 @@ func (b *Batch) Refused(written bool) {
 
 // storeProgress stores the progress in the journal's file, if there is one.
 func (b *Batch) storeProgress(doubt bool) error {
-	if b.file == nil {
-		return nil
-	}
 	p := b.Progress
 	p.Doubt = doubt
 	return b.file.SetProgress(p)
