@@ -20,13 +20,15 @@ func readOnly(t *testing.T, dir string) (writable func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := make(map[int]int) // what the descriptors were, under other numbers
+	names := make(map[int]string) // of the files, before this function opens any: the list has a descriptor that is closed
 	for _, link := range links {
-		name, err := os.Readlink(link)
-		if err != nil || !strings.HasPrefix(name, dir+"/") {
-			continue
+		if name, err := os.Readlink(link); err == nil && strings.HasPrefix(name, dir+"/") {
+			fd, _ := strconv.Atoi(filepath.Base(link))
+			names[fd] = name
 		}
-		fd, _ := strconv.Atoi(filepath.Base(link))
+	}
+	before := make(map[int]int) // what the descriptors were, under other numbers
+	for fd, name := range names {
 		if before[fd], err = syscall.Dup(fd); err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +75,7 @@ func TestStoredPartDoesNotWait(t *testing.T) {
 		t.Errorf("saved %q, want %q; the log is:\n%s", saved, want, &l.log)
 	}
 	if flush(); store.Stats().Pending > 0 {
-		t.Errorf("%d hits are left", store.Stats().Pending)
+		t.Errorf("%d hits are left; the log is:\n%s", store.Stats().Pending, &l.log)
 	}
 }
 
