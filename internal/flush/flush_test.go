@@ -989,3 +989,39 @@ func TestStopSendsTheThirdBatch(t *testing.T) {
 	f.Run(t.Context(), stopped, nil)
 	app.expect(t, "a=1", "b=1", "c=1")
 }
+
+// failingOnce leaves its first batch in doubt, with err, and then does what partial does.
+type failingOnce struct {
+	partial
+	err error
+}
+
+func (f *failingOnce) Send(ctx context.Context, b *hits.Batch, n *int, setAside func([]hits.Count)) endpoint.Report {
+	if f.err != nil {
+		b.Begin(0, len(b.List))
+		b.Doubt = true
+		err := f.err
+		f.err = nil
+		return endpoint.Report{Err: err}
+	}
+	return f.partial.Send(ctx, b, n, setAside)
+}
+
+// At a stop, what is said of keys that are set aside leaves out what may have been saved of others.
+func TestDoubtBesideKeysSetAside(t *testing.T) {
+	f, store, _, stderr := newFlusher(nil, "b")
+	f.Endpoint = partial{refuses: "b"}
+	f.Flush(t.Context())
+	store.Record("a")
+	f.Endpoint = &failingOnce{partial{"b", true}, errors.New("no answer")}
+	stopped := make(chan struct{})
+	close(stopped)
+	f.Stderr.Wait(time.Minute)
+	stderr.Reset()
+	want := "1 hit of 1 key was not delivered (1 hit may have been saved); the log has them"
+	if lost := f.Run(t.Context(), stopped, nil); lost != want {
+		t.Errorf("lost: %q, want %q", lost, want)
+	}
+	expectOutput(t, stderr,
+		"--- no answer\npixel-ping: refused by the application: 1 hit of 1 key was not delivered; the log has them\n")
+}
