@@ -20,13 +20,15 @@ func readOnly(t *testing.T, dir string) (writable func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := make(map[int]int) // what the descriptors were, under other numbers
+	names := make(map[int]string) // of the files, before this function opens any: the list has a descriptor that is closed
 	for _, link := range links {
-		name, err := os.Readlink(link)
-		if err != nil || !strings.HasPrefix(name, dir+"/") {
-			continue
+		if name, err := os.Readlink(link); err == nil && strings.HasPrefix(name, dir+"/") {
+			fd, _ := strconv.Atoi(filepath.Base(link))
+			names[fd] = name
 		}
-		fd, _ := strconv.Atoi(filepath.Base(link))
+	}
+	before := make(map[int]int) // what the descriptors were, under other numbers
+	for fd, name := range names {
 		if before[fd], err = syscall.Dup(fd); err != nil {
 			t.Fatal(err)
 		}
@@ -141,6 +143,44 @@ func TestSavedWhileTheDiskIsReadOnly(t *testing.T) {
 	flush()
 	most = 1
 	l.next(t, []string{"d"}, 3)
+	if want := map[string]int64{"a": 1, "b": 1, "c": 1, "d": 1}; !maps.Equal(saved, want) {
+		t.Errorf("saved %v, want %v; the log is:\n%s", saved, want, &l.log)
+	}
+}
+
+// The disk is read-only. A batch is sent as a whole and saved, its answer is lost, and the process is killed. After the
+// start, another batch comes in parts. This one comes as a whole all the same.
+func TestWholeStaysWhole(t *testing.T) {
+	saved, known := make(map[string]int64), make(map[string]bool)
+	stuck, lost := true, true
+	l := &lives{answer: func(p part) string {
+		switch {
+		case known[p.id]:
+			return "204 No Content"
+		case p.counts["a"] > 0 && stuck:
+			return "409 Conflict"
+		case len(p.counts) > 1 && !lost:
+			return "413 Too Large"
+		}
+		known[p.id] = p.id != ""
+		for key, n := range p.counts {
+			saved[key] += n
+		}
+		if lost {
+			return "502 Bad Gateway"
+		}
+		return "204 No Content"
+	}}
+	store, flush, _ := l.process(t)
+	store.Record("a")
+	store.Record("b")
+	flush()
+	store.Record("c")
+	store.Record("d")
+	readOnly(t, l.dir)
+	flush()
+	stuck, lost = false, false
+	l.next(t, nil, 4)
 	if want := map[string]int64{"a": 1, "b": 1, "c": 1, "d": 1}; !maps.Equal(saved, want) {
 		t.Errorf("saved %v, want %v; the log is:\n%s", saved, want, &l.log)
 	}

@@ -25,6 +25,7 @@ type application struct {
 	err     error
 	doubt   bool // after err, the batch is in doubt
 	answers bool // err is an answer
+	vain    bool // err comes after a search that has found nothing
 
 	mu       sync.Mutex
 	received []string // of each delivery, when it began, the counts
@@ -41,7 +42,7 @@ func (a *application) Send(ctx context.Context, b *hits.Batch, _ *int, _ func([]
 	default:
 		b.Begin(0, 0)
 	}
-	return endpoint.Report{Err: err, Answered: a.answers}
+	return endpoint.Report{Err: err, Answered: a.answers, Vain: err != nil && a.vain}
 }
 
 func (a *application) Ping(ctx context.Context) endpoint.Report {
@@ -949,4 +950,78 @@ func TestSecondBatchIsRefused(t *testing.T) {
 		f.Flush(t.Context())
 	}
 	app.expect(t, "a=1", "b=1", "a=1", "b=2")
+}
+
+// After a search that has found nothing, four batches are out at most, until one is delivered. Then it is two again.
+func TestFourBatchesAreOut(t *testing.T) {
+	refused := errors.New("flush failed with code:403")
+	app := &application{err: refused, doubt: true, answers: true, vain: true}
+	f, store, _, _ := newFlusher(app)
+	flush := func(keys ...string) {
+		for _, key := range keys {
+			store.Record(key)
+			app.received = nil
+			f.Flush(t.Context())
+		}
+	}
+	flush("a", "b", "c", "d", "e")
+	app.expect(t, "a=1", "b=1", "c=1", "d=1")
+	app.err = nil
+	flush("f")
+	app.expect(t, "a=1", "b=1", "c=1", "d=1", "e=1 f=1")
+	app.err, app.vain = refused, false
+	flush("g", "h", "i")
+	app.expect(t, "g=1", "h=1")
+}
+
+// At a stop without a journal, what was counted last is sent, however many batches are out.
+func TestStopSendsTheThirdBatch(t *testing.T) {
+	app := &application{err: errors.New("flush failed with code:409"), doubt: true, answers: true}
+	f, store, _, _ := newFlusher(app)
+	for _, key := range []string{"a", "b"} {
+		store.Record(key)
+		f.Flush(t.Context())
+	}
+	store.Record("c")
+	app.received = nil
+	stopped := make(chan struct{})
+	close(stopped)
+	f.Run(t.Context(), stopped, nil)
+	app.expect(t, "a=1", "b=1", "c=1")
+}
+
+// failingOnce leaves its first batch in doubt, with err, and then does what partial does.
+type failingOnce struct {
+	partial
+	err error
+}
+
+func (f *failingOnce) Send(ctx context.Context, b *hits.Batch, n *int, setAside func([]hits.Count)) endpoint.Report {
+	if f.err != nil {
+		b.Begin(0, len(b.List))
+		b.Doubt = true
+		err := f.err
+		f.err = nil
+		return endpoint.Report{Err: err}
+	}
+	return f.partial.Send(ctx, b, n, setAside)
+}
+
+// At a stop, what is said of keys that are set aside leaves out what may have been saved of others.
+func TestDoubtBesideKeysSetAside(t *testing.T) {
+	f, store, _, stderr := newFlusher(nil, "b")
+	f.Endpoint = partial{refuses: "b"}
+	f.Flush(t.Context())
+	store.Record("a")
+	f.Endpoint = &failingOnce{partial{"b", true}, errors.New("no answer")}
+	stopped := make(chan struct{})
+	close(stopped)
+	f.Stderr.Wait(time.Minute)
+	stderr.Reset()
+	want := "1 hit of 1 key was not delivered (1 hit may have been saved); the log has them"
+	if lost := f.Run(t.Context(), stopped, nil); lost != want {
+		t.Errorf("lost: %q, want %q", lost, want)
+	}
+	expectOutput(t, stderr,
+		"--- no answer\npixel-ping: refused by the application: 1 hit of 1 key was not delivered; the log has them\n")
 }

@@ -536,3 +536,28 @@ func TestRefusalOfEverythingMakesFewFiles(t *testing.T) {
 		t.Errorf("%d hits are saved, want %d", saved, flushes)
 	}
 }
+
+// The hits in doubt are those of all batches, whether or not the journal has them.
+func TestStatsOfDoubtInTheJournal(t *testing.T) {
+	store, err := hits.Open(1<<20, t.TempDir(), func(line string) { t.Error(line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	e := endpoint.New(&url.URL{Scheme: "http", Host: "application"}, "/", "", time.Minute)
+	e.Dial = func(context.Context, string, string) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		go func() {
+			http.ReadRequest(bufio.NewReader(theirs))
+			theirs.Close()
+		}()
+		return ours, nil
+	}
+	log := logwriter.New(io.Discard)
+	f := &flush.Flusher{Store: store, Endpoint: e, Interval: time.Hour, Stdout: log, Stderr: log}
+	store.Record("a")
+	f.Flush(t.Context())
+	if got := f.Stats().InDoubt; got != 1 {
+		t.Errorf("%d hits are in doubt, want 1", got)
+	}
+}

@@ -305,6 +305,9 @@ func TestSetAside(t *testing.T) {
 		if s.SealAside() != nil {
 			t.Error("keys are still set aside")
 		}
+		if dropped := s.SetAside(s.Batch(0).List); dropped > 0 {
+			t.Errorf("%d hits are dropped, though there is room again", dropped)
+		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package post
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -314,5 +315,55 @@ func TestHTTPS(t *testing.T) {
 				expectError(t, e.Post(t.Context(), time.Minute, "", c), "")
 			}
 		})
+	}
+}
+
+// Ready is called when there is a connection, for a request with an id only. After an error, the connection is closed and
+// has got nothing.
+func TestReady(t *testing.T) {
+	for _, test := range []struct {
+		id    string
+		there bool  // the application
+		err   error // of Ready
+		calls int
+		want  Outcome // 0 with there if the POST is accepted
+	}{
+		{"id", true, nil, 1, 0},
+		{"id", false, nil, 0, Unreachable},
+		{"", true, errors.New("full"), 0, 0},
+		{"id", true, errors.New("full"), 1, Unready},
+	} {
+		received, ended := int64(0), make(chan bool)
+		c := piped(t, func(conn net.Conn) {
+			defer close(ended)
+			if test.want == 0 {
+				http.ReadRequest(bufio.NewReader(conn))
+				io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+				return
+			}
+			received, _ = io.Copy(io.Discard, conn) // until it is closed
+		})
+		if !test.there {
+			c.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, io.EOF }
+			close(ended)
+		}
+		calls := 0
+		c.Ready = func() error { calls++; return test.err }
+		err := c.Post(t.Context(), time.Minute, test.id, nil)
+		select {
+		case <-ended:
+		case <-time.After(rig.Deadline):
+			t.Fatalf("%+v: the connection stays open", test)
+		}
+		if test.there && test.want == 0 {
+			if err != nil {
+				t.Errorf("%+v: the error is %v", test, err)
+			}
+		} else {
+			expectFailure(t, fmt.Sprintf("%+v", test), err, test.want, false)
+		}
+		if calls != test.calls || received > 0 {
+			t.Errorf("%+v: Ready is called %d times, and %d bytes are received", test, calls, received)
+		}
 	}
 }
