@@ -257,7 +257,7 @@ func TestOutageWritesNothing(t *testing.T) {
 	before := states()
 	for settled := before[:0]; !slices.Equal(before, settled); before = states() {
 		settled = states() // Files grow ahead of their use.
-		<-time.After(50 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 	}
 	for range 5 {
 		flush()
