@@ -185,3 +185,28 @@ func TestWholeStaysWhole(t *testing.T) {
 		t.Errorf("saved %v, want %v; the log is:\n%s", saved, want, &l.log)
 	}
 }
+
+// A part of the oldest batch waits for the disk for ever, and the application refuses the others as if it were busy.
+// However many flushes there are, the journal has few files.
+func TestPartThatWaitsMakesFewFiles(t *testing.T) {
+	l := &lives{answer: func(p part) string {
+		switch {
+		case p.counts["a"] > 0 && p.counts["b"] > 0:
+			return "413 Too Large"
+		case len(p.counts) > 0:
+			return "409 Conflict"
+		}
+		return "204 No Content"
+	}}
+	store, flush, _ := l.process(t)
+	store.Record("a")
+	store.Record("b")
+	readOnly(t, l.dir)
+	for range 20 {
+		flush()
+		store.Record("c")
+	}
+	if files, _ := filepath.Glob(filepath.Join(l.dir, "*")); len(files) > 6 {
+		t.Errorf("the journal has %d files; the log is:\n%s", len(files), &l.log)
+	}
+}

@@ -205,8 +205,8 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		if b == nil && !sealed {
 			// A key is set aside only if another one is accepted, which may be in the next batch. So after a search that
 			// found nothing, up to four are out, and one more for each hour. At a stop, the journal keeps the rest.
-			always := waits || last && !f.Store.Keeps() || f.vain && (i < 4 || time.Since(f.sealed) >= time.Hour)
-			f.Store.Seal(f.setAside, always)
+			more := (waits || f.vain) && (i < 4 || time.Since(f.sealed) >= time.Hour)
+			f.Store.Seal(f.setAside, more || last && !f.Store.Keeps())
 			if b, sealed = f.Store.Batch(i), true; b != nil {
 				f.sealed = time.Now()
 			}

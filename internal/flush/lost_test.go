@@ -561,3 +561,50 @@ func TestStatsOfDoubtInTheJournal(t *testing.T) {
 		t.Errorf("%d hits are in doubt, want 1", got)
 	}
 }
+
+// Two batches have many keys that are refused. In a flush, at most a hundred POSTs of both are.
+func TestRefusalsOfAFlush(t *testing.T) {
+	for _, status := range []string{"403 Forbidden", "500 Oops"} {
+		refused, delivered := 0, 0
+		l := &lives{answer: func(p part) string {
+			for key := range p.counts {
+				if strings.HasPrefix(key, "bad") {
+					refused++
+					return status
+				}
+			}
+			delivered += len(p.counts)
+			return "204 No Content"
+		}}
+		store, flush, _ := l.process(t)
+		for batch := range 2 {
+			for i := range 100 {
+				store.Record(fmt.Sprint("bad", batch, i))
+				store.Record(fmt.Sprint("good", batch, i))
+			}
+			flush()
+		}
+		for i := range 5 {
+			if refused = 0; i == 4 && delivered == 0 {
+				t.Errorf("%s: nothing is delivered", status)
+			}
+			if flush(); refused > 100 {
+				t.Errorf("%s: %d POSTs of a flush are refused", status, refused)
+			}
+		}
+	}
+}
+
+// Somebody deletes the journal while a batch is in doubt. That it may have been saved is said of what is lost.
+func TestDoubtInADeletedJournal(t *testing.T) {
+	l := &lives{answer: func(part) string { return "" }}
+	store, flush, stop := l.process(t)
+	store.Record("a")
+	flush()
+	if err := os.RemoveAll(l.dir); err != nil {
+		t.Fatal(err)
+	}
+	if lost, want := stop(), "1 hit of 1 key was not delivered (1 hit may have been saved); the log has them"; lost != want {
+		t.Errorf("lost: %q, want %q", lost, want)
+	}
+}

@@ -431,7 +431,7 @@ func (s *Store) SealAside() *Batch {
 // Doubtful returns how many hits the application may have saved, of those in the journal or of those in memory only.
 func (s *Store) Doubtful(kept bool) (n int64) {
 	for _, b := range s.batches {
-		if b.Doubt && b.Kept() == kept {
+		if b.Doubt && (b.Kept() && !b.file.Lost()) == kept {
 			n += Sum(b.Part())
 		}
 	}
