@@ -559,3 +559,33 @@ func TestStatsOfDoubtInTheJournal(t *testing.T) {
 		t.Errorf("%d hits are in doubt, want 1", got)
 	}
 }
+
+// Of all POSTs of a flush, 100 at most are refused, though two batches are searched.
+func TestRefusalsOfAFlush(t *testing.T) {
+	refused := 0
+	l := &lives{answer: func(p part) string {
+		for key := range p.counts {
+			if strings.HasPrefix(key, "<") {
+				refused++
+				return "403 Forbidden"
+			}
+		}
+		return "204 No Content"
+	}}
+	store, flush, _ := l.process(t)
+	store.Record("a")
+	store.Record("<")
+	for range 3 {
+		flush()
+	}
+	for batch := range 2 {
+		for i := range 300 {
+			store.Record(fmt.Sprint("<", batch, i))
+			store.Record(fmt.Sprint("x", batch, i))
+		}
+		refused = 0
+		if flush(); refused < 90 || refused > 100 {
+			t.Errorf("with %d batches, %d POSTs are refused, want 100 at most", batch+1, refused)
+		}
+	}
+}
