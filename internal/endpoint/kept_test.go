@@ -128,3 +128,36 @@ func TestSecondTryFails(t *testing.T) {
 		}
 	}
 }
+
+// A part is answered with 409. Then it is saved, and answered with a status that is known to be for the content. It is
+// sent once more before it is divided.
+func TestSecondTryAfterAnotherStatus(t *testing.T) {
+	answers := []string{"409 X", "500 X"}
+	r := newKept(t, without("500 X", "<"))
+	r.flushes(r.batch("a", "b", "<"))
+	r.aside = nil
+	known, saved := make(map[string]bool), 0
+	r.decide = func(p posted) string {
+		switch {
+		case len(p.counts) == 0 || known[p.id]:
+			return "204 X"
+		case len(answers) > 0:
+			answer := answers[0]
+			if answers = answers[1:]; len(answers) > 0 {
+				return answer
+			}
+			known[p.id] = true
+			saved++
+			return answer
+		}
+		saved++
+		return "204 X"
+	}
+	b := r.batch(honest(10)...)
+	for range 3 {
+		r.send(b)
+	}
+	if saved != 1 || !b.Done() || len(r.aside) > 0 {
+		t.Errorf("%d parts are saved, want 1; %q are set aside", saved, r.aside)
+	}
+}

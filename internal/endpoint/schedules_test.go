@@ -264,3 +264,28 @@ func TestManyBadKeysBeforeSkip(t *testing.T) {
 	}
 	r.expectDelivered(b, all, bad...)
 }
+
+// A request that was answered before it was written whole is not one that the application has read: if the next one is cut
+// short, the size may be the reason.
+func TestCutShortAfterAnEarlyAnswer(t *testing.T) {
+	r, posts := newKept(t, nil), 0
+	r.Endpoint = piped(t, time.Second, func(conn net.Conn) {
+		posts++
+		if posts == 1 {
+			conn.Read(make([]byte, 1))
+			io.WriteString(conn, "HTTP/1.1 503 Busy\r\n\r\n")
+			return
+		}
+		request, err := http.ReadRequest(bufio.NewReader(conn))
+		if err != nil || request.ContentLength > 50_000 {
+			return
+		}
+		io.Copy(io.Discard, request.Body)
+		io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+	})
+	b := r.batch(honest(5000)...)
+	r.send(b)
+	if report := r.send(b); report.Err != nil || !b.Done() {
+		t.Errorf("after %d POSTs, the report is %+v", posts, report)
+	}
+}

@@ -14,9 +14,8 @@ const (
 	maxBroken = 32
 )
 
-// A search finds the keys of a batch that the application refuses, and the largest part that it accepts. A part
-// that is refused is halved. The next part is twice as large as one that is accepted, unless it begins in a part that
-// was refused.
+// A search finds the keys of a batch that the application refuses, and the largest part that it accepts. A part that is
+// refused is halved. After one that is accepted, the next is twice as large, up to the size that was refused.
 //
 // The parts begin with the smallest keys. If a key is refused alone, and a larger body was accepted, the key itself is
 // the reason. Otherwise some of the larger keys are tried out of turn, each alone. If one of them is accepted, the

@@ -19,8 +19,7 @@ const (
 	memory = time.Hour
 )
 
-// MaxRefused is how many POSTs of a flush may be refused in searches: 100 with the first ones of three more batches. A
-// key among a million takes some twenty, or twice as many if it is refused as an outage would be.
+// MaxRefused is how many POSTs of a flush may be refused in searches: 100 with the first ones of three more batches.
 const MaxRefused = 97
 
 // A memo is what is remembered of the counts in a batch since a part of them was accepted.
@@ -48,9 +47,8 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 		m = &memo{before: e.accepted - int64(min(b.First, 1))} // An earlier process has sent what is before First.
 		b.Memo = m
 	}
-	first := b.First
 	e.Ready = b.Sending
-	var written, retried bool // the part under way was written whole, now or before; a search sends it a second time
+	first, written, retried := b.First, false, false // the part under way was written whole, now or before; and twice
 	for searching := false; !b.Done() && (!searching || *budget > 0); {
 		again := b.Sent && b.From < b.End
 		if !b.Doubt {
@@ -59,6 +57,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 		err := e.Post(ctx, e.timeFor(m), b.PartID(), b.Part())
 		if err == nil {
 			e.accept(b, m, setAside)
+			retried = false
 			continue
 		}
 		f, resent := err.(*post.Failure), b.Doubt
@@ -77,7 +76,8 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 		}
 		searching = true
 		*budget--
-		retried = !again && f.Outcome != post.Late && (b.Doubt || b.Kept() && f.Written && f.Outcome >= 500)
+		retried = !retried && (!again || m.row == 1) && f.Outcome != post.Late &&
+			(b.Doubt || b.Kept() && f.Written && f.Outcome >= 500)
 		if retried {
 			continue // If it is saved, an application that looks at ids accepts it now.
 		}

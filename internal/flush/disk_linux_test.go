@@ -1,6 +1,7 @@
 package flush_test
 
 import (
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -149,11 +150,12 @@ func TestSavedWhileTheDiskIsReadOnly(t *testing.T) {
 }
 
 // The disk is read-only. A batch is sent as a whole and saved, its answer is lost, and the process is killed. After the
-// start, another batch comes in parts. This one comes as a whole all the same.
+// start, another batch comes in parts, and then there is no connection for this one. It comes as a whole all the same.
 func TestWholeStaysWhole(t *testing.T) {
 	saved, known := make(map[string]int64), make(map[string]bool)
-	stuck, lost := true, true
-	l := &lives{answer: func(p part) string {
+	stuck, lost, down := true, true, false
+	l := &lives{}
+	l.answer = func(p part) string {
 		switch {
 		case known[p.id]:
 			return "204 No Content"
@@ -166,11 +168,19 @@ func TestWholeStaysWhole(t *testing.T) {
 		for key, n := range p.counts {
 			saved[key] += n
 		}
+		down = p.counts["b"] > 0
 		if lost {
 			return "502 Bad Gateway"
 		}
 		return "204 No Content"
-	}}
+	}
+	l.dial = func() error {
+		if down {
+			down = false
+			return io.ErrUnexpectedEOF
+		}
+		return nil
+	}
 	store, flush, _ := l.process(t)
 	store.Record("a")
 	store.Record("b")
@@ -208,5 +218,45 @@ func TestPartThatWaitsMakesFewFiles(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(filepath.Join(l.dir, "*")); len(files) > 6 {
 		t.Errorf("the journal has %d files; the log is:\n%s", len(files), &l.log)
+	}
+}
+
+// Two batches wait for the disk, which is read-only. A third one is sent as a whole and saved, its answer is lost, and the
+// process is killed. What is counted after the start does not come under the same id.
+func TestThirdBatchGetsNoNewHits(t *testing.T) {
+	saved, known := make(map[string]int64), make(map[string]bool)
+	stuck, lost := true, false
+	l := &lives{answer: func(p part) string {
+		switch {
+		case known[p.id] || len(p.counts) == 0:
+			return "204 No Content"
+		case len(p.counts) == 2 && stuck:
+			return "409 Conflict"
+		case len(p.counts) == 2:
+			return "413 Too Large"
+		}
+		known[p.id] = true
+		for key, n := range p.counts {
+			saved[key] += n
+		}
+		if lost {
+			return "502 Bad Gateway"
+		}
+		return "204 No Content"
+	}}
+	store, flush, _ := l.process(t)
+	for _, key := range []string{"a", "b"} {
+		store.Record(key + "1")
+		store.Record(key + "2")
+		flush()
+	}
+	store.Record("c")
+	readOnly(t, l.dir)
+	stuck, lost = false, true
+	flush()
+	lost = false
+	l.next(t, []string{"c"}, 3)
+	if want := map[string]int64{"a1": 1, "a2": 1, "b1": 1, "b2": 1, "c": 2}; !maps.Equal(saved, want) {
+		t.Errorf("saved %v, want %v; the log is:\n%s", saved, want, &l.log)
 	}
 }

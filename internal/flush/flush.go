@@ -205,8 +205,8 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		if b == nil && !sealed {
 			// A key is set aside only if another one is accepted, which may be in the next batch. So after a search that
 			// found nothing, up to four are out, and one more for each hour. At a stop, the journal keeps the rest.
-			more := (waits || f.vain) && (i < 4 || time.Since(f.sealed) >= time.Hour)
-			f.Store.Seal(f.setAside, more || last && !f.Store.Keeps())
+			f.Store.Seal(f.setAside, last && !f.Store.Keeps() || (waits || last || f.vain) && i < 4 ||
+				f.vain && time.Since(f.sealed) >= time.Hour)
 			if b, sealed = f.Store.Batch(i), true; b != nil {
 				f.sealed = time.Now()
 			}
@@ -345,8 +345,7 @@ const (
 	logDelay = 200 * time.Millisecond
 	// asidePatience is how long a flush waits in all for the lines of keys that are set aside, in up to 100 blocks.
 	asidePatience = time.Second
-
-	asideText = "Refused by the application:"
+	asideText     = "Refused by the application:"
 )
 
 // logCounts has the log write a line for each key (the original's log), so that there is a record of the hits

@@ -246,7 +246,7 @@ func (k *killed) serve(conn net.Conn) {
 			status, saves = "409 Conflict", false
 			k.stuck[id] = id != ""
 		case 6:
-			status = "500 Oops" // after it is saved
+			status, saves = "500 Oops", k.failures[id] == 1 // A search sends a part a second time, and not a third.
 		}
 		if k.known[id] && strings.HasPrefix(status, "500") {
 			status = "204 No Content" // It looks at ids.

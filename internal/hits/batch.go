@@ -153,7 +153,7 @@ func (b *Batch) Sending() error {
 // Refused says that the part under way was not accepted, and that it is not in doubt. If it was written whole, it stays
 // under way: an application may have saved a part in spite of its answer, and then knows the id.
 func (b *Batch) Refused(written bool) {
-	if !written {
+	if !written && b.Sent {
 		b.From, b.End = b.First, b.First
 	}
 	b.storeProgress(false) // If that fails, the part is in doubt after a start, which does no harm.

@@ -509,3 +509,23 @@ func TestCloseWithoutADirectory(t *testing.T) {
 		check(t, lost, "a=2 b=1")
 	}
 }
+
+// What is in memory only goes to the live file at the end, if that has room by then.
+func TestCloseFindsRoom(t *testing.T) {
+	dir := t.TempDir()
+	s := kept(t, dir, plenty)
+	full := fullDisk(t, s)
+	full(false)
+	inFile := len(s.live)
+	for i, limit := 0, time.Now().Add(time.Minute); len(s.live) == inFile && time.Now().Before(limit); i++ {
+		<-time.After(10 * time.Millisecond)
+		record(s, fmt.Sprint("more", i, strings.Repeat("x", 16<<10)))
+	}
+	all := len(s.live) + len(s.loose)
+	if keep, lost := s.Close(); len(keep) != all || len(lost) > 0 {
+		t.Errorf("%d keys are kept and %d lost, want %d and none", len(keep), len(lost), all)
+	}
+	if got := len(kept(t, dir, plenty).Recovered); got != all {
+		t.Errorf("%d keys are recovered, want %d", got, all)
+	}
+}

@@ -96,7 +96,9 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 // SealRecovered makes a batch of what Open has found, before hits are recorded. If the disk was read-only, an earlier
 // process may have sent it as a whole, and could not store that. So no hit comes to it, and it is sent as a whole.
 func (s *Store) SealRecovered() {
-	s.Seal(nil, false)
+	if len(s.live) > 0 && len(s.batches) < maxOut+1 { // so that there are no more than five files
+		s.Seal(nil, true)
+	}
 	for _, b := range s.batches {
 		if !b.Sent {
 			b.End = len(b.List)

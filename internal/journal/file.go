@@ -58,7 +58,7 @@ const (
 // SetProgress stores the progress so that it outlives the process. The first call also writes the file to the disk, so
 // that it outlives a power cut. A damaged file has none: its positions would be those of readable keys. Nor has nil.
 func (f *File) SetProgress(p Progress) error {
-	if f == nil || f.damaged || p == f.Progress {
+	if f == nil || f.damaged || p == f.Progress || !p.Sent {
 		return nil
 	}
 	err := f.write(p.encode(f.seed), progressOffset)
