@@ -161,3 +161,25 @@ func TestSecondTryAfterAnotherStatus(t *testing.T) {
 		t.Errorf("%d parts are saved, want 1; %q are set aside", saved, r.aside)
 	}
 }
+
+// Two statuses are known to be for the content, and a key is answered with both in turn. It is sent twice each time, and no
+// more often.
+func TestSecondTryOfTwoStatuses(t *testing.T) {
+	r := newKept(t, nil)
+	for _, status := range []string{"500 X", "501 X"} {
+		r.decide = without(status, "<")
+		r.flushes(r.batch("a", "b", "<"))
+	}
+	refused := 0
+	r.decide = func(p posted) string {
+		if !p.has("<") {
+			return "204 X"
+		}
+		refused++
+		return []string{"500 X", "501 X"}[refused%2]
+	}
+	r.flushes(r.batch(append(honest(100), "<")...))
+	if refused > 30 {
+		t.Errorf("%d POSTs are refused", refused)
+	}
+}

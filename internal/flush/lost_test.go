@@ -242,7 +242,24 @@ func TestOutageWritesNothing(t *testing.T) {
 	l := &lives{dial: func() error { return io.ErrUnexpectedEOF }}
 	store, flush, _ := l.process(t)
 	store.Record("a")
+	headers := func() (all []string) {
+		files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
+		for _, name := range files {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, string(text[:48])) // without the checksum, which has the name
+		}
+		return all
+	}
+	unsent := headers()[0]
 	flush()
+	for _, header := range headers() {
+		if header != unsent {
+			t.Errorf("a file that was not sent has the header %x, want %x", header, unsent)
+		}
+	}
 	states := func() (all []string) {
 		files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
 		for _, name := range files {
