@@ -518,7 +518,7 @@ func TestCloseFindsRoom(t *testing.T) {
 	full(false)
 	inFile := len(s.live)
 	for i, limit := 0, time.Now().Add(time.Minute); len(s.live) == inFile && time.Now().Before(limit); i++ {
-		<-time.After(10 * time.Millisecond)
+		<-time.After(200 * time.Millisecond) // so that they are few, and find room when the file has grown once
 		record(s, fmt.Sprint("more", i, strings.Repeat("x", 16<<10)))
 	}
 	all := len(s.live) + len(s.loose)
