@@ -25,13 +25,15 @@ func TestMinuteForEachPart(t *testing.T) {
 		for range rowDoubt - 1 {
 			r.send(b)
 		}
-		r.posts = nil
+		r.sent()
 		began := time.Now()
 		r.send(b)
 		want := 16 * time.Minute // of the part in doubt
 		if want = min(want, maxTimeout); !b.Done() {
 			t.Error("the key is not found in one flush")
 		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		for _, p := range r.posts[1:] {
 			if p.has(keys[500]) {
 				want += time.Minute
