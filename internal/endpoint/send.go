@@ -48,7 +48,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 		b.Memo = m
 	}
 	e.Ready = b.Sending
-	first, written, retried := b.First, false, false // the part under way was written whole, now or before; and twice
+	first, written, retried := b.First, false, false // of the part: it was written whole once; it was sent twice
 	for searching := false; !b.Done() && (!searching || *budget > 0); {
 		again := b.Sent && b.From < b.End
 		if !b.Doubt {
