@@ -60,6 +60,11 @@ func seal(j *Journal) *File {
 
 // kill ends the use of a journal as a kill does: all files stay.
 func kill(j *Journal) {
+	for _, f := range []*File{j.live, j.next} { // A file does not grow after a kill.
+		if f != nil && f.growth != nil {
+			<-f.growth
+		}
+	}
 	j.live, j.next = nil, nil
 	j.Close()
 }
