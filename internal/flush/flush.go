@@ -45,7 +45,7 @@ type Flusher struct {
 
 	refused int64     // hits that the Store had refused when stderr last said so
 	vain    bool      // a search has found nothing since a batch was delivered
-	sealed  time.Time // when a batch was sealed last, or vain was set
+	sealed  time.Time // when a batch was sealed last, or vain became true
 
 	// Of the flush under way:
 	aside    int64         // hits that were set aside
@@ -204,7 +204,7 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
 			// A key is set aside only if another one is accepted, which may be in the next batch. So after a search that
-			// found nothing, up to four are out, and one more for each hour. At a stop, the journal keeps the rest.
+			// found nothing, and at a stop, up to four are out. One more follows for each hour of such searches.
 			f.Store.Seal(f.setAside, last && !f.Store.Keeps() || (waits || last || f.vain) && i < 4 ||
 				f.vain && time.Since(f.sealed) >= time.Hour)
 			if b, sealed = f.Store.Batch(i), true; b != nil {

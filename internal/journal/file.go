@@ -56,7 +56,7 @@ const (
 )
 
 // SetProgress stores the progress so that it outlives the process. The first call also writes the file to the disk, so
-// that it outlives a power cut. A damaged file has none: its positions would be those of readable keys. Nor has nil.
+// that it outlives a power cut. It does nothing if f is nil, or damaged: positions would be those of readable keys.
 func (f *File) SetProgress(p Progress) error {
 	if f == nil || f.damaged || p == f.Progress || !p.Sent {
 		return nil
