@@ -342,6 +342,9 @@ func TestFault(t *testing.T) {
 		t.Errorf("the error is %s", text)
 	}
 	expectLeft(t, s, "a=1 c=2")
+	if got, want := s.Stats(), (stats.Hits{Recorded: 6, Pending: 3, Keys: 2}); got != want {
+		t.Errorf("counted %+v, want %+v: what is lost is not pending", got, want)
+	}
 	record(s, "a", "d")
 	s.Seal(nil, false)
 	expectLeft(t, s, "a=1 c=2", "a=1 d=1")

@@ -46,14 +46,15 @@ type Store struct {
 	failing  sync.Mutex
 	failures []error // what went wrong in the journal, and was not returned by JournalError yet
 
-	mu     sync.Mutex
-	live   Counts     // what was counted since the last batch; with a journal, what is in its live file
-	loose  Counts     // with a journal, what is in memory only
-	faulty bool       // the live file had a fault: live does not change any more, and hits go to loose
-	held   int64      // the cost of live and loose, in bytes
-	out    int64      // the cost of what is left of the batches
-	stats  stats.Hits // Keys is only of what is left of the batches
-	asked  bool       // full was sent a value, and no batch was delivered since
+	mu      sync.Mutex
+	live    Counts     // what was counted since the last batch; with a journal, what is in its live file
+	loose   Counts     // with a journal, what is in memory only
+	faulty  bool       // the live file had a fault: live does not change any more, and hits go to loose
+	held    int64      // the cost of live and loose, in bytes
+	counted int64      // the hits of live and loose
+	out     int64      // the cost of what is left of the batches
+	stats   stats.Hits // Pending and Keys are only of what is left of the batches
+	asked   bool       // full was sent a value, and no batch was delivered since
 
 	aside     Counts    // keys that the application refuses
 	asideHeld int64     // their cost, in bytes
@@ -82,12 +83,11 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	}
 	s.journal, s.live, s.loose = j, live, make(Counts)
 	recovered := s.read(s.live)
-	s.held, s.stats.Pending = cost(recovered...), Sum(recovered)
+	s.held, s.counted = cost(recovered...), Sum(recovered)
 	for _, file := range sealed {
 		b := s.newBatch(file.Records, file)
 		b.Progress = file.Progress
-		s.register(b)
-		s.stats.Pending += Sum(b.Left())
+		s.register(b, 0)
 	}
 	s.Recovered = s.List()
 	return s, nil
@@ -106,14 +106,16 @@ func (s *Store) SealRecovered() {
 	}
 }
 
-// register adds a batch to those that are out.
-func (s *Store) register(b *Batch) {
+// register adds a batch to those that are out. So many counted hits are in it now, or set aside, or lost.
+func (s *Store) register(b *Batch, counted int64) {
 	s.batches = append(s.batches, b)
 	left := b.Left()
-	bytes := cost(left...)
+	bytes, hits := cost(left...), Sum(left)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Keys += int64(len(left))
+	s.stats.Pending += hits
+	s.counted -= counted
 	s.out += bytes
 }
 
@@ -137,7 +139,7 @@ func (s *Store) Record(key string) {
 		}
 		s.insert(strings.Clone(key), 1)
 	}
-	s.stats.Pending++
+	s.counted++
 	s.stats.Recorded++
 }
 
@@ -192,6 +194,7 @@ func (s *Store) Stats() stats.Hits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.stats
+	all.Pending += s.counted
 	all.Keys += int64(len(s.live) + len(s.loose))
 	return all
 }
@@ -222,7 +225,7 @@ func (s *Store) fail(err error, consequence string) {
 	}
 }
 
-// gone takes a list that is done with out of what the Store counts as held.
+// gone takes a list of a batch out of what the Store counts as held.
 func (s *Store) gone(list []Count) {
 	bytes, hits := cost(list...), Sum(list)
 	s.mu.Lock()
@@ -299,13 +302,14 @@ func (s *Store) Seal(setAside func(list []Count), always bool) {
 		file, s.loose = s.journal.Seal(), make(Counts)
 	}
 	s.live, s.held = make(Counts), 0
+	counted := s.counted
 	s.mu.Unlock()
-	s.seal(live, file, setAside)
-	s.seal(loose, nil, setAside)
+	s.seal(live, file, counted, setAside)
+	s.seal(loose, nil, 0, setAside)
 }
 
-// seal makes a batch of counts. file is the journal's file that has them, or nil.
-func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Count)) {
+// seal makes a batch of counts. file is the journal's file that has them, or nil. See register for counted.
+func (s *Store) seal(counts Counts, file *journal.File, counted int64, setAside func(list []Count)) {
 	list := s.read(counts)
 	var aside []Count
 	list = slices.DeleteFunc(list, func(count Count) bool {
@@ -321,17 +325,14 @@ func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Cou
 		for _, count := range aside {
 			journal.Add(counts[count.Key], -count.Hits)
 		}
-		s.mu.Lock()
-		s.stats.Pending -= Sum(aside)
-		s.mu.Unlock()
 	}
 	b := s.newBatch(list, file)
+	s.register(b, counted)
 	if len(list) == 0 {
 		s.Forget(b)
 		return
 	}
 	b.Memo, s.memo = s.memo, nil
-	s.register(b)
 }
 
 // read returns the counts sorted by the bytes of their keys, which is the order in which they are logged and sent. It
@@ -371,9 +372,9 @@ func (s *Store) Merge(b *Batch) {
 	s.memo = cmp.Or(b.Memo, s.memo)
 	s.batches = slices.DeleteFunc(s.batches, func(other *Batch) bool { return other == b })
 	for _, count := range b.Left() {
+		s.gone([]Count{count})
 		s.mu.Lock()
-		s.stats.Keys--
-		s.out -= cost(count)
+		s.counted += count.Hits
 		if !s.known(count.Key, count.Hits) {
 			s.insert(count.Key, count.Hits)
 		}
@@ -422,10 +423,9 @@ func (s *Store) SealAside() *Batch {
 		return nil
 	}
 	b := s.newBatch(s.read(s.aside), nil)
-	s.register(b)
+	s.register(b, 0)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.Pending += s.stats.Aside
 	s.aside, s.asideHeld, s.stats.Aside = make(Counts), 0, 0
 	return b
 }
