@@ -50,9 +50,9 @@
 // # Exit status
 //
 // The exit status is 0 after a stop if each hit was delivered, is in the journal, or was refused by the application
-// for its key. Without an endpoint, or with discard, it is 0 after any stop. It is 1 if other hits were not delivered;
-// a line says whether the log has them. It is also 1 if the daemon could not start or accept connections, but 78 if no
-// start can succeed before the configuration or the certificate is edited.
+// for its key. With discard, or without an endpoint and a journal, it is 0 after any stop. It is 1 if other hits were
+// not delivered; a line says whether the log has them. It is also 1 if the daemon could not start or accept
+// connections, but 78 if no start can succeed before the configuration or the certificate is edited.
 package main
 
 import (

@@ -123,8 +123,8 @@ func undelivered(list []hits.Count, doubt int64, who string) string {
 }
 
 // flushLast delivers what is held at a stop, closes the Store, and says what the journal keeps. It returns what is
-// lost, which is nothing if nothing was promised: without an endpoint and without a journal. It logs what is lost,
-// unless the last block of the log is that list.
+// lost, which is nothing if nothing was promised: with Discard, or without an endpoint and without a journal. It logs
+// what is lost, unless the last block of the log is that list.
 func (f *Flusher) flushLast(ctx context.Context) (lost string) {
 	f.flush(ctx, true)
 	f.retryAside(ctx)
@@ -134,7 +134,7 @@ func (f *Flusher) flushLast(ctx context.Context) (lost string) {
 	if f.Endpoint != nil && len(kept) > 0 {
 		f.tell("%s", undelivered(kept, keptDoubt, "journal has"))
 	}
-	if len(left) == 0 || f.Endpoint == nil && !f.Store.Keeps() {
+	if len(left) == 0 || f.Discard || f.Endpoint == nil && !f.Store.Keeps() {
 		if f.logged != nil {
 			f.logged.Taken() // waits
 		}

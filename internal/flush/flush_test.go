@@ -794,6 +794,30 @@ func TestStopWhileTheLogIsBusy(t *testing.T) {
 	})
 }
 
+// There is no time left for the log at a stop, or only for what was tried again. The log does not have what is lost,
+// and that is said.
+func TestStopWithoutTimeForTheLog(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f, store, _, _ := newFlusher(&application{err: errors.New("no answer"), doubt: true, latency: time.Second}, "a")
+			want := "1 hit of 1 key was not delivered (1 hit may have been saved); the log does not have them"
+			if before {
+				f.Flush(t.Context())
+				store.Record("b")
+				want = "2 hits of 2 keys were not delivered (1 hit may have been saved); the log does not have them"
+				f.Stdout.SetDeadline(time.Now().Add(time.Second / 2))
+			} else {
+				f.Stdout.SetDeadline(time.Now())
+			}
+			stopped := make(chan struct{})
+			close(stopped)
+			if got := f.Run(t.Context(), stopped, nil); got != want {
+				t.Errorf("lost: %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // While a store is full all the time, there is one flush a second.
 func TestFullStoreIsFlushedOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

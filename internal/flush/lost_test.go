@@ -370,18 +370,7 @@ func TestFileThatIsCut(t *testing.T) {
 	store, flush, _ := l.process(t)
 	store.Record("a")
 	store.Record("c")
-	files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
-	for _, file := range files {
-		// The file grows ahead of its use. Cut before that, it would grow again and have zeroes in place of the counts.
-		for limit := time.Now().Add(time.Minute); time.Now().Before(limit); <-time.After(time.Millisecond) {
-			if info, err := os.Stat(file); err == nil && info.Size() >= 2<<20 {
-				break
-			}
-		}
-		if err := os.Truncate(file, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+	cut(t, l.dir)
 	store.Record("a")
 	store.Record("b")
 	flush()
@@ -646,5 +635,74 @@ func TestStopSendsWhatNoJournalKeeps(t *testing.T) {
 	store.Record("c")
 	if lost := stop(); lost != "" || saved != 1 {
 		t.Errorf("saved %d hits, and lost: %q", saved, lost)
+	}
+}
+
+// At a stop, the disk is full, and so some hits are in memory only. They are lost without an endpoint, too: the journal
+// has promised to keep the totals. With Discard they are none that a stop has to deliver.
+func TestStopWithAFullDisk(t *testing.T) {
+	full := fullDisk(t)
+	for _, discard := range []bool{false, true} {
+		store, err := hits.Open(1<<23, t.TempDir(), func(line string) { t.Error(line) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := logwriter.New(io.Discard)
+		f := &flush.Flusher{Store: store, Discard: discard, Interval: time.Hour, Stdout: log, Stderr: log}
+		if discard {
+			e := endpoint.New(&url.URL{Scheme: "http", Host: "application"}, "/", "", time.Minute)
+			e.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, io.ErrUnexpectedEOF }
+			f.Endpoint = e
+		}
+		full(true)
+		for i := range 300 { // The file has room for some 130.
+			store.Record(fmt.Sprint(i, strings.Repeat("x", 16<<10)))
+		}
+		stopped := make(chan struct{})
+		close(stopped)
+		lost := f.Run(t.Context(), stopped, nil)
+		if said := strings.HasSuffix(lost, " were not delivered; the log has them"); said == discard || discard && lost != "" {
+			t.Errorf("discard is %v, lost: %q", discard, lost)
+		}
+		full(false)
+	}
+}
+
+// What a stop finds lost is said.
+func TestStopWithAFileThatIsCut(t *testing.T) {
+	dir := t.TempDir()
+	store, err := hits.Open(1<<20, dir, func(line string) { t.Error(line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.Record("a")
+	store.Record("b")
+	cut(t, dir)
+	var text strings.Builder
+	log := logwriter.New(&text)
+	f := &flush.Flusher{Store: store, Interval: time.Hour, Stdout: log, Stderr: log}
+	stopped := make(chan struct{})
+	close(stopped)
+	f.Run(t.Context(), stopped, nil)
+	log.Wait(time.Minute)
+	if line := "the disk can not provide a page of a file; the hits of 2 keys are lost\n"; !strings.HasSuffix(text.String(), line) {
+		t.Errorf("the log is:\n%s", &text)
+	}
+}
+
+// cut cuts the files of a journal. They grow ahead of their use: cut before that, a file would grow again and have zeroes
+// in place of the counts.
+func cut(t *testing.T, dir string) {
+	t.Helper()
+	files, _ := filepath.Glob(filepath.Join(dir, "*"))
+	for _, file := range files {
+		for limit := time.Now().Add(time.Minute); time.Now().Before(limit); <-time.After(time.Millisecond) {
+			if info, err := os.Stat(file); err == nil && info.Size() >= 2<<20 {
+				break
+			}
+		}
+		if err := os.Truncate(file, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
