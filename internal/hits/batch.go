@@ -140,14 +140,11 @@ func (b *Batch) Begin(from, end int) { b.From, b.End, b.Doubt = from, end, false
 func (b *Batch) Sending() error {
 	b.Sent = true
 	err := b.storeProgress(true)
-	if err == nil {
-		return nil
+	if err != nil && b.PartID() != b.id && (b.From != b.file.Progress.From || b.End != b.file.Progress.End) {
+		return fmt.Errorf("%w; a part of a batch waits until its place can be stored", err)
 	}
-	if stored := b.file.Progress; b.PartID() == b.id || b.From == stored.From && b.End == stored.End {
-		b.store.fail(err, "a batch that is delivered may be sent again after a start")
-		return nil
-	}
-	return fmt.Errorf("%w; a part of a batch waits until its place can be stored", err)
+	b.store.fail(err, "a batch that is delivered may be sent again after a start")
+	return nil
 }
 
 // Refused says that the part under way was not accepted, and that it is not in doubt. If it was written whole, it stays

@@ -388,7 +388,6 @@ func (s *Store) SetAside(list []Count) (dropped int64) {
 	if len(s.aside) == 0 {
 		s.since = time.Now()
 	}
-	var aside int64
 	for _, count := range list {
 		held := s.asideHeld + cost(count)
 		switch n := s.aside[count.Key]; {
@@ -396,15 +395,13 @@ func (s *Store) SetAside(list []Count) (dropped int64) {
 			*n += count.Hits
 		case held > s.limit/asideShare:
 			dropped += count.Hits
-			continue
 		default:
 			s.aside[count.Key], s.asideHeld = &count.Hits, held
 		}
-		aside += count.Hits
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.Aside += aside
+	s.stats.Aside += Sum(list) - dropped
 	s.stats.Dropped += dropped
 	return dropped
 }
