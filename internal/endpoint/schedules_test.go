@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,6 +43,66 @@ func TestMinuteForEachPart(t *testing.T) {
 		}
 		expectDuration(t, began, want)
 	})
+}
+
+// The application begins to refuse everything in a search, also empty objects: a firewall does so after many refusals.
+// Few keys are set aside then, and the search ends.
+func TestEverythingIsRefusedInASearch(t *testing.T) {
+	for _, status := range []string{"403 X", "500 X", "503 X"} {
+		for _, small := range []bool{false, true} { // only the smallest key is accepted
+			keys, bad, accepted, most := honest(1000), 500, 0, 2
+			if small {
+				keys[0], keys[1], bad, most = "a", "bb", 1, 1
+			}
+			r := newKept(t, nil)
+			r.decide = func(p posted) string {
+				if accepted == most || p.has(keys[bad]) {
+					return status
+				} else if len(p.counts) > 0 {
+					accepted++
+				}
+				return "204 X"
+			}
+			b := r.batch(keys...)
+			for range rowDoubt {
+				r.send(b)
+			}
+			if r.sent(); accepted != most {
+				t.Errorf("%s: %d parts are accepted, want %d", status, accepted, most)
+			}
+			for range 5 {
+				r.send(b)
+			}
+			if full, _ := r.sent(); full > 5 {
+				t.Errorf("%s: %d POSTs in 5 flushes after the search", status, full)
+			}
+			if len(r.aside) > maxAlone {
+				t.Errorf("%s: %d keys are set aside, want %d at most", status, len(r.aside), maxAlone)
+			}
+		}
+	}
+}
+
+// A key that is refused is no reason to set aside larger ones with it, if a smaller one was refused: the size is not the
+// reason then.
+func TestLargerKeyBesideBadOnes(t *testing.T) {
+	bad, good := []string{"<"}, strings.Repeat("z", 500)
+	for i := range 20 {
+		bad = append(bad, strings.Repeat("x", 100+i), strings.Repeat("x", 600+i))
+	}
+	slices.Sort(bad)
+	for range 5 { // Other keys are tried out of turn each time.
+		r := newKept(t, without("403 X", bad...))
+		r.store.Record("longer")
+		b := r.batch(append([]string{"a", "longer", good}, bad...)...)
+		for range 10 {
+			r.send(b)
+		}
+		slices.Sort(r.aside)
+		if !b.Done() || r.saved[good] != 1 || !slices.Equal(r.aside, bad) {
+			t.Errorf("%d keys are left, and %d are set aside, want %d", len(b.Left()), len(r.aside), len(bad))
+		}
+	}
 }
 
 // A limit that was learned more than an hour ago does not come back when a key is set aside.

@@ -1,6 +1,9 @@
 package endpoint
 
 import (
+	"context"
+	"math/rand/v2"
+	"slices"
 	"time"
 
 	"pixel-ping/internal/hits"
@@ -19,7 +22,7 @@ const (
 //
 // The parts begin with the smallest keys. If a key is refused alone, and a larger body was accepted, the key itself is
 // the reason. Otherwise some of the larger keys are tried out of turn, each alone. If one of them is accepted, the
-// reason is the first key. If none is, the size is the reason, or the application accepts nothing at all.
+// reason is the first key. If none is, it is the size (unless a smaller key was set aside), or nothing is accepted.
 type search struct {
 	batch *hits.Batch
 	began post.Outcome // the outcome that the search is to explain
@@ -32,9 +35,10 @@ type search struct {
 	credit   int       // how many keys may be set aside for parts that were accepted before the search
 	largest  int64     // the largest body that was accepted
 	alone    int       // how many POSTs of a key alone were refused
+	inARow   int       // how many of them since a part was accepted
 	first    int64     // the size of the first key, once that is refused alone
-	tries    int       // how many POSTs of a key alone were refused since a key was last set aside
-	probe    int       // the position of the key that is tried out of turn; 0 for none
+	tried    []int     // the positions of the keys that were tried out of turn for it; the last one is tried now
+	content  bool      // a key was set aside alone after something was accepted: the size is not the reason
 }
 
 // begin begins a search after a failure.
@@ -71,8 +75,8 @@ func (e *Endpoint) next(b *hits.Batch, s *search) (from, end int) {
 		limit = 0
 	}
 	if s != nil {
-		if s.probe > 0 {
-			return s.probe, s.probe + 1
+		if last := len(s.tried) - 1; last >= 0 {
+			return s.tried[last], s.tried[last] + 1
 		}
 		if s.limit > 0 && (limit == 0 || s.limit < limit) {
 			limit = s.limit
@@ -104,22 +108,23 @@ func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 		b.Accepted()
 		return
 	}
-	s.largest = max(s.largest, e.BodySize(b.Part()))
+	s.largest, s.inARow = max(s.largest, e.BodySize(b.Part())), 0
 	b.Accepted()
 	if s.tooLarge > 0 {
 		e.limit, e.limited = s.tooLarge/2, time.Now()
 	}
 	e.found[s.began] = time.Now()
 	switch {
-	case s.probe > 0:
+	case len(s.tried) > 0:
 		e.setAside(s, b.First+1, setAside)
 	case b.First >= s.halved:
 		s.limit *= 2
 	}
 }
 
-// narrow goes on after the part under way was refused. It reports whether the search can go on.
-func (e *Endpoint) narrow(s *search, f *post.Failure, setAside func([]hits.Count)) bool {
+// narrow goes on after the part under way was refused, and reports whether the search can go on. When many keys are
+// refused in a row, it can not if an empty object is refused as well: then they are not the reason.
+func (e *Endpoint) narrow(ctx context.Context, s *search, f *post.Failure, setAside func([]hits.Count)) bool {
 	b := s.batch
 	size := e.BodySize(b.Part())
 	if b.End-b.From > 1 || b.From > b.First && s.first == 0 { // several, or one that an earlier search tried out of turn
@@ -129,20 +134,19 @@ func (e *Endpoint) narrow(s *search, f *post.Failure, setAside func([]hits.Count
 		}
 		return true
 	}
-	s.alone++
-	s.tries++
+	s.alone, s.inARow = s.alone+1, s.inARow+1
 	if b.From == b.First {
 		s.first = size
 	}
 	switch {
-	case f.Outcome >= 500 && s.alone >= maxBroken:
+	case f.Outcome >= 500 && s.alone >= maxBroken, s.inARow%(maxAlone+1) == 0 && e.Ping(ctx).Err != nil:
 		return false
 	case s.largest >= s.first && s.first > 0:
 		e.setAside(s, b.First+1, setAside)
-	case s.tries < maxAlone && s.tryAnother():
-	case s.largest > 0 && b.Skip == 0: // All that is accepted is smaller.
-		e.setAside(s, len(b.List), setAside)
-	case s.credit > 0:
+	case len(s.tried)+1 < maxAlone && s.tryAnother():
+	case s.largest > 0 && b.Skip == 0 && (f.Outcome == 413 || !s.content && e.Ping(ctx).Err == nil):
+		e.setAside(s, len(b.List), setAside) // All that is accepted is smaller.
+	case s.content || s.credit > 0:
 		s.credit--
 		e.setAside(s, b.First+1, setAside)
 	default:
@@ -151,19 +155,22 @@ func (e *Endpoint) narrow(s *search, f *post.Failure, setAside func([]hits.Count
 	return true
 }
 
-// tryAnother chooses a key to try out of turn. They are spread over the batch, since those that a client has made up
-// may be in a row.
+// tryAnother chooses a key to try out of turn: by turns the one with the most hits, since a client who makes up many keys
+// hits each of them seldom, and any one, since most keys may be honest.
 func (s *search) tryAnother() bool {
 	b := s.batch
 	others := len(b.List) - b.First - 1
-	if s.tries > others || b.Skip > 0 {
+	if len(s.tried) >= others || b.Skip > 0 {
 		return false
 	}
-	s.probe = b.First + s.tries
-	if others >= maxAlone {
-		eighths := [maxAlone]int{0, 4, 2, 6, 1, 5, 3, 7}
-		s.probe = b.First + 1 + others*eighths[s.tries]/maxAlone
+	best, mostHits := 0, len(s.tried)%2 == 0
+	for i, start := 0, rand.IntN(others); i < others; i++ {
+		position := b.First + 1 + (start+i)%others
+		if !slices.Contains(s.tried, position) && (best == 0 || mostHits && b.Hits(position) > b.Hits(best)) {
+			best = position
+		}
 	}
+	s.tried = append(s.tried, best)
 	return true
 }
 
@@ -172,9 +179,9 @@ func (e *Endpoint) setAside(s *search, end int, setAside func([]hits.Count)) {
 	list := s.batch.Between(s.batch.First, end)
 	setAside(list)
 	s.batch.Finish(end)
-	s.halved, s.limit, s.first, s.tries, s.probe = 0, 2*e.BodySize(list[:1]), 0, 0, 0
+	s.halved, s.limit, s.first, s.tried = 0, 2*e.BodySize(list[:1]), 0, nil
 	if len(list) == 1 { // The parts that were too large had this key.
-		e.limit, e.limited, s.tooLarge = s.before, s.beforeAt, 0
+		e.limit, e.limited, s.tooLarge, s.content = s.before, s.beforeAt, 0, s.largest > 0
 	}
 	e.found[s.began] = time.Now()
 }

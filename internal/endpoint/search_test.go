@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -144,6 +145,73 @@ func TestManyBadKeys(t *testing.T) {
 		if !slices.Equal(r.aside, bad) {
 			t.Errorf("%s: %d keys are set aside, want %d: %.200q", name, len(r.aside), len(bad), r.aside)
 		}
+	}
+}
+
+// A client makes up many keys that are refused, and each has one hit. They are far more than the honest ones, which arrive
+// all the same, as these have more hits.
+func TestScanner(t *testing.T) {
+	for _, status := range []string{"403 X", "500 X", "503 X"} {
+		for _, n := range []int{100, 1000} {
+			keys, bad := honest(10), []string{"'"}
+			for i := range n {
+				bad = append(bad, fmt.Sprint("'", strings.Repeat("x", i%60), i))
+			}
+			r := newRigged(t, without(status, bad...))
+			for range 2 {
+				for _, key := range keys {
+					r.store.Record(key)
+				}
+			}
+			missing := func(key string) bool { return r.saved[key] == 0 }
+			b, flushes := r.batch(slices.Concat(keys, bad)...), 0
+			for ; slices.ContainsFunc(keys, missing) && flushes < 30; flushes++ {
+				r.send(b)
+				if r.sent(); !b.Done() && !b.Doubt {
+					memo := b.Memo
+					r.store.Merge(b)
+					b = r.batch("new")
+					b.Memo = memo
+				}
+			}
+			if slices.ContainsFunc(keys, missing) {
+				t.Errorf("%s, %d keys: after %d flushes, %d are saved", status, n, flushes, len(r.saved))
+			}
+		}
+	}
+}
+
+// An application may refuse a large body before it has read it.
+func TestEarlyRefusal(t *testing.T) {
+	for _, status := range []string{"400 X", "500 X"} {
+		r := newRigged(t, nil)
+		saved, empty := make(map[string]int64), 0
+		r.Endpoint = piped(t, time.Second, func(conn net.Conn) {
+			request, err := http.ReadRequest(bufio.NewReader(conn))
+			if err != nil {
+				return
+			} else if request.ContentLength > 100_000 {
+				fmt.Fprintf(conn, "HTTP/1.1 %s\r\n\r\n", status)
+				return
+			}
+			var counts map[string]int64
+			if err := json.Unmarshal([]byte(request.FormValue("json")), &counts); err != nil {
+				t.Error(err)
+			} else if len(counts) == 0 {
+				empty++
+			}
+			for key, n := range counts {
+				saved[key] += n
+			}
+			io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+		})
+		keys := honest(5000)
+		b := r.batch(keys...)
+		if got := r.flushes(b); got != rowRefused || empty != 1 {
+			t.Errorf("%s: %d flushes with %d empty objects, want %d with 1", status, got, empty, rowRefused)
+		}
+		r.saved = saved
+		r.expectDelivered(b, keys)
 	}
 }
 

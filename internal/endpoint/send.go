@@ -86,7 +86,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 		if tooLarge(f, again) {
 			m.row = 1 // What follows is another part.
 		}
-		goesOn := e.narrow(m.search, f, setAside)
+		goesOn := e.narrow(ctx, m.search, f, setAside)
 		b.From, b.End = b.First, b.First
 		if !goesOn {
 			m.search, m.vain, r.Answered, r.Vain = nil, true, true, true

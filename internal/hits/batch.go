@@ -91,6 +91,9 @@ func (b *Batch) Size(position int) int64 {
 	return int64(b.sizes[i])
 }
 
+// Hits returns the hits of the key at a position.
+func (b *Batch) Hits(position int) int64 { return b.List[b.index(position)].Hits }
+
 // Between returns the counts from position first to before end that are not done with, in the order of the keys'
 // bytes.
 func (b *Batch) Between(first, end int) []Count {

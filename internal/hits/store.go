@@ -310,9 +310,8 @@ func (s *Store) Seal(setAside func(list []Count), always bool) {
 
 // seal makes a batch of counts. file is the journal's file that has them, or nil. See register for counted.
 func (s *Store) seal(counts Counts, file *journal.File, counted int64, setAside func(list []Count)) {
-	list := s.read(counts)
 	var aside []Count
-	list = slices.DeleteFunc(list, func(count Count) bool {
+	list := slices.DeleteFunc(s.read(counts), func(count Count) bool {
 		if s.aside[count.Key] == nil {
 			return false
 		}
