@@ -42,9 +42,8 @@ func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
 // A Report is how Send has ended.
 type Report struct {
 	Err       error // worded as the original's log has it; nil if nothing is left of the batch
-	Answered  bool  // the application refuses just this batch, as far as is known: others need not wait
-	Waits     bool  // the journal could not store which part is sent, and so it was not: others need not wait
-	Vain      bool  // a search has found nothing that is accepted
+	Answered  bool  // this batch alone is not accepted, as far as is known: others need not wait
+	Vain      bool  // it may wait for long: a search has found nothing, or the journal can not store which part is sent
 	Forbidden bool  // the application refuses even an empty object, with 401 or 403
 	Doubled   bool  // counts that may have been saved are or will be sent again under other ids
 }

@@ -17,10 +17,9 @@ const (
 	maxPause = 60
 	// memory is how long it is remembered what the application refuses, as applications change.
 	memory = time.Hour
+	// MaxRefused is how many POSTs of a flush may be refused in searches: 100 with the first ones of three more batches.
+	MaxRefused = 97
 )
-
-// MaxRefused is how many POSTs of a flush may be refused in searches: 100 with the first ones of three more batches.
-const MaxRefused = 97
 
 // A memo is what is remembered of the counts in a batch since a part of them was accepted.
 type memo struct {
@@ -61,7 +60,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 			continue
 		}
 		f, resent := err.(*post.Failure), b.Doubt
-		r.Err, r.Answered, r.Waits = f, isRefusal(f.Outcome), f.Outcome == post.Unready
+		r.Err, r.Vain, r.Answered = f, f.Outcome == post.Unready, f.Outcome == post.Unready || isRefusal(f.Outcome)
 		b.Doubt, written = resent || f.Written && !isRefusal(f.Outcome), again || f.Written
 		if ctx.Err() != nil || setAside == nil {
 			break

@@ -44,7 +44,7 @@ type Flusher struct {
 	lines  []hits.Count     // what it lists; nil if lines were left out since
 
 	refused int64     // hits that the Store had refused when stderr last said so
-	vain    bool      // a search has found nothing since a batch was delivered
+	vain    bool      // a batch may wait for long, see endpoint.Report.Vain, and none was delivered since
 	sealed  time.Time // when a batch was sealed last, or vain became true
 
 	// Of the flush under way:
@@ -199,13 +199,13 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 	}
 	f.Store.Retry()
 	f.patience, f.budget = asidePatience, endpoint.MaxRefused
-	delivered, sent, sealed, waits := true, false, false, false
+	delivered, sent, sealed := true, false, false
 	for i := 0; ; {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
-			// A key is set aside only if another one is accepted, which may be in the next batch. So after a search that
-			// found nothing, and at a stop, up to four are out. One more follows for each hour of such searches.
-			f.Store.Seal(f.setAside, last && !f.Store.Keeps() || (waits || last || f.vain) && i < 4 ||
+			// A key is set aside only if another one is accepted, which may be in the next batch. So behind batches that
+			// may wait for long, and at a stop, up to four are out. One more follows for each hour of that.
+			f.Store.Seal(f.setAside, last && !f.Store.Keeps() || (last || f.vain) && i < 4 ||
 				f.vain && time.Since(f.sealed) >= time.Hour)
 			if b, sealed = f.Store.Batch(i), true; b != nil {
 				f.sealed = time.Now()
@@ -215,7 +215,7 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 			break
 		}
 		report := f.deliver(ctx, b)
-		sent, waits = true, waits || report.Waits
+		sent = true
 		if report.Err == nil {
 			f.vain = false
 			continue // with the next one, which is at this index now
@@ -223,12 +223,11 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		if delivered = false; report.Vain && !f.vain {
 			f.vain, f.sealed = true, time.Now()
 		}
-		if i++; !report.Answered && !report.Waits || f.Store.Batch(i-1) != b {
+		if i++; !report.Answered || f.Store.Batch(i-1) != b {
 			break
 		}
 	}
 	if !sent && !last {
-		f.logCounts(nil)
 		report := f.Endpoint.Ping(ctx)
 		f.report(report)
 		delivered = report.Err == nil

@@ -976,6 +976,21 @@ func TestSecondBatchIsRefused(t *testing.T) {
 	app.expect(t, "a=1", "b=1", "a=1", "b=2")
 }
 
+// A batch that was in doubt is refused, and is in doubt no more. It is merged back, and not sealed again in that flush.
+func TestBatchIsInDoubtNoMore(t *testing.T) {
+	app := &application{err: errors.New("no answer"), doubt: true}
+	f, store, _, _ := newFlusher(app, "a")
+	f.Flush(t.Context())
+	store.Batch(0).Begin(0, 0)
+	f.Endpoint = reporting{Err: errors.New("refused"), Answered: true}
+	store.Record("b")
+	f.Flush(t.Context())
+	if store.Batch(0) != nil {
+		t.Error("a batch is out")
+	}
+	expectHeld(t, store, "a=1 b=1")
+}
+
 // After a search that has found nothing, four batches are out at most, until one is delivered. Then it is two again.
 func TestFourBatchesAreOut(t *testing.T) {
 	refused := errors.New("flush failed with code:403")

@@ -706,3 +706,17 @@ func cut(t *testing.T, dir string) {
 		}
 	}
 }
+
+// With a journal, the last line of a process that ends too early does not say that all is lost.
+func TestUnfinishedWithAJournal(t *testing.T) {
+	store, err := hits.Open(1<<20, t.TempDir(), func(line string) { t.Error(line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	store.Record("a")
+	f := &flush.Flusher{Store: store}
+	if got, want := f.Unfinished(), "up to 1 hit were not delivered; the journal has those that it had room for"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

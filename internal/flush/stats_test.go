@@ -45,7 +45,22 @@ func TestStats(t *testing.T) {
 		f.Endpoint, f.Discard = app, true
 		f.Flush(t.Context())
 		expect("dropped", stats.Flushes{Delivered: 2, Failed: 3, DeliveredHits: 4, LastDelivery: empty, LastFlush: failed})
+		f.Flush(t.Context())
+		expect("an empty one", stats.Flushes{Delivered: 2, Failed: 4, DeliveredHits: 4, LastDelivery: empty, LastFlush: failed})
 	})
+}
+
+// Without an endpoint there is a last flush, but none that is delivered or fails.
+func TestStatsWithoutEndpoint(t *testing.T) {
+	f, _, _, _ := newFlusher(nil, "a")
+	f.Flush(t.Context())
+	got := f.Stats()
+	if got.LastFlush.IsZero() {
+		t.Error("there was no flush")
+	}
+	if got.LastFlush = (time.Time{}); got != (stats.Flushes{}) {
+		t.Errorf("got %+v", got)
+	}
 }
 
 // Hits are in doubt until the application has accepted their batch. The flush that
