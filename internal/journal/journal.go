@@ -12,7 +12,7 @@
 //
 //	offset  header
 //	0       0x32676e6970786970, which is "pixping2" on a little-endian machine
-//	8       the progress: five words, see Progress; the first one is 1 once the file is sent
+//	8       the progress: five words, see Progress; the first one is 1 once the file is sent, 2 if a part is in doubt
 //	48      the checksum of the progress
 //
 //	offset  record, at a multiple of 8

@@ -59,7 +59,7 @@ func (p *page) daemon(s stats.All) {
 		"Hits of keys that the application refuses, which are held apart and sent again each hour.", s.Aside)
 	p.metric("refused_by_application_hits_total", "counter",
 		"Hits of such keys that were dropped, since they had no room.", s.Dropped)
-	p.family("flushes_total", "counter", "Flushes, empty ones included. Delivered: everything was accepted.")
+	p.family("flushes_total", "counter", "Flushes, empty ones included. Delivered: everything was accepted or set aside.")
 	p.sample("flushes_total", "result", "delivered", s.Delivered)
 	p.sample("flushes_total", "result", "failed", s.Failed)
 	p.metric("delivered_hits_total", "counter", "Hits that the application has accepted.", s.DeliveredHits)

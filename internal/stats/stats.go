@@ -22,7 +22,7 @@ type Hits struct {
 // Flushes is what the flusher counts. Without an endpoint, nothing is delivered and
 // nothing fails.
 type Flushes struct {
-	Delivered     int64     // flushes of which everything was accepted, empty ones included
+	Delivered     int64     // flushes of which everything was accepted or set aside, empty ones included
 	Failed        int64     // all others
 	DeliveredHits int64     // hits that the application has accepted since the start
 	InDoubt       int64     // hits that are held, and may have been saved by the application
