@@ -17,8 +17,8 @@ const (
 	maxPause = 60
 	// memory is how long it is remembered what the application refuses, as applications change.
 	memory = time.Hour
-	// MaxRefused is how many POSTs of a flush may be refused in searches: 100 with the first ones of three more batches.
-	MaxRefused = 97
+	// MaxRefused is how many POSTs of a flush may be refused in searches: 100 with three more batches and four empty ones.
+	MaxRefused = 93
 )
 
 // A memo is what is remembered of the counts in a batch since a part of them was accepted.
