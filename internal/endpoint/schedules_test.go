@@ -298,6 +298,68 @@ func TestTwoReasons(t *testing.T) {
 	}
 }
 
+// Large bodies are refused with one status, and the smallest key with another one. Without a journal, each search begins
+// anew with newer counts. Everything is delivered all the same.
+func TestTwoReasonsWithoutAJournal(t *testing.T) {
+	for _, size := range []string{"400 X", "413 X", "503 X", ""} {
+		for _, status := range []string{"500 X", "403 X"} {
+			large, bad := upTo(size, 2000), without(status, "<")
+			r := newRigged(t, func(p posted) string {
+				if answer := large(p); answer != "204 No Content" {
+					return answer
+				}
+				return bad(p)
+			})
+			all := append(honest(200), "<")
+			b := r.batch(all...)
+			for flush := 0; r.send(b).Err != nil; flush++ {
+				if flush == 30 {
+					t.Fatalf("%q for the size and %q for a key: %d keys are left", size, status, len(b.Left()))
+				} else if !b.Doubt {
+					memo, key := b.Memo, fmt.Sprint("new", flush)
+					r.store.Merge(b)
+					b = r.batch(key)
+					b.Memo, all = memo, append(all, key)
+				}
+			}
+			r.expectDelivered(b, all, "<")
+		}
+	}
+}
+
+// A status that ends two searches, or one that says nothing of the content, is not taken for another reason.
+func TestSearchEndsWithAnotherStatus(t *testing.T) {
+	for _, test := range []struct {
+		status   string
+		searches int
+		want     bool // the next search goes on
+	}{{"500 X", rowRefused - 1, false}, {"500 X", rowRefused, true}, {"429 X", 9, false}, {"502 X", 9, false}} {
+		large, posts := upTo("413 X", 2000), 0
+		r := newRigged(t, func(p posted) string {
+			if large(p) == "413 X" {
+				return "413 X"
+			}
+			posts++
+			return test.status
+		})
+		b := r.batch(honest(200)...)
+		for i := range test.searches + 1 {
+			posts = 0
+			if r.send(b); posts > 1 && i < test.searches {
+				t.Fatalf("%s: search %d goes on", test.status, i)
+			} else if !b.Doubt {
+				memo := b.Memo
+				r.store.Merge(b)
+				b = r.batch()
+				b.Memo = memo
+			}
+		}
+		if got := posts > 1; got != test.want {
+			t.Errorf("%s after %d searches: the next one goes on is %v", test.status, test.searches, got)
+		}
+	}
+}
+
 // An earlier process has sent all but the last key, which is refused. That others were accepted shows that the key is the
 // reason.
 func TestLastKeyIsRefused(t *testing.T) {

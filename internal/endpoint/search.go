@@ -54,10 +54,12 @@ func (e *Endpoint) begin(b *hits.Batch, m *memo, f *post.Failure) *search {
 	return s
 }
 
-// explains reports whether the content may be the reason of a failure, without a question. s is nil before a search.
-func (e *Endpoint) explains(s *search, f *post.Failure, again bool) bool {
+// explains reports whether the content may be the reason of a failure, without a question. If one search after another
+// meets a status that is not its own, that status may have another reason in the content.
+func (e *Endpoint) explains(m *memo, f *post.Failure, again bool) bool {
+	s, o := m.search, f.Outcome
 	return tooLarge(f, again) ||
-		s != nil && (f.Outcome == s.began && f.Outcome != post.Unreachable || e.hasFound(f.Outcome))
+		s != nil && (o == s.began && o != post.Unreachable || e.hasFound(o) || m.ends[o] >= rowRefused)
 }
 
 // hasFound reports whether a status was caused by the content in the last hour.
@@ -103,7 +105,7 @@ func (e *Endpoint) next(b *hits.Batch, s *search) (from, end int) {
 func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 	e.accepted++
 	s := m.search
-	*m = memo{search: s, before: e.accepted}
+	*m = memo{search: s, before: e.accepted, ends: m.ends}
 	if s == nil {
 		b.Accepted()
 		return

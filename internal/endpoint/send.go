@@ -30,8 +30,9 @@ type memo struct {
 	askAt   int          // the row at which it may be asked again
 	before  int64        // how many parts of all batches were accepted before, or before a search began
 
-	search *search // under way; nil if there is none
-	vain   bool    // the last one has found nothing that is accepted
+	search *search              // under way; nil if there is none
+	vain   bool                 // the last one has found nothing that is accepted
+	ends   map[post.Outcome]int // how many searches of counts that are merged back each status has ended
 }
 
 // Send delivers b, or goes on where an earlier Send has ended. After an error, what is left is to be sent again; if
@@ -43,7 +44,8 @@ type memo struct {
 func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAside func([]hits.Count)) (r Report) {
 	m, ok := b.Memo.(*memo)
 	if !ok {
-		m = &memo{before: e.accepted - int64(min(b.First, 1))} // An earlier process has sent what is before First.
+		// An earlier process has sent what is before First.
+		m = &memo{before: e.accepted - int64(min(b.First, 1)), ends: make(map[post.Outcome]int)}
 		b.Memo = m
 	}
 	e.Ready = b.Sending
@@ -67,8 +69,11 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 		}
 		e.note(m, f)
 		r.Answered = r.Answered || m.vain
-		known := (!resent || retried) && e.explains(m.search, f, again)
+		known := (!resent || retried) && e.explains(m, f, again)
 		if !known && !e.suspects(ctx, m, f, resent, &r) {
+			if searching && !b.Kept() && isRefusal(f.Outcome) && mayBeContent(f.Outcome) {
+				m.ends[f.Outcome]++
+			}
 			break
 		} else if !known || m.search == nil {
 			m.search = e.begin(b, m, f)
@@ -118,7 +123,7 @@ func (e *Endpoint) timeFor(m *memo) time.Duration {
 // note notes a failure.
 func (e *Endpoint) note(m *memo, f *post.Failure) {
 	if m.row == 0 || m.outcome != f.Outcome {
-		*m = memo{outcome: f.Outcome, late: m.late, before: m.before, search: m.search}
+		*m = memo{outcome: f.Outcome, late: m.late, before: m.before, search: m.search, ends: m.ends}
 	}
 	m.row++
 	if f.Outcome == post.Late {

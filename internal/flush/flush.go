@@ -109,8 +109,7 @@ func (f *Flusher) Run(ctx context.Context, stopped <-chan struct{}, forced <-cha
 	}
 }
 
-// undelivered says in one line that a list was not delivered, how many of its hits the application may have saved,
-// and who has them.
+// undelivered says in one line that a list was not delivered, how much of it may have been saved, and who has it.
 func undelivered(list []hits.Count, doubt int64, who string) string {
 	were, maybe := "were", ""
 	if hits.Sum(list) == 1 {
@@ -143,8 +142,7 @@ func (f *Flusher) flushLast(ctx context.Context) (lost string) {
 	return undelivered(left, doubt, f.logLost("Not delivered:", left))
 }
 
-// retryAside sends the keys that are set aside once more, since there is no later flush. That the application
-// refuses them is no failure.
+// retryAside sends the keys that are set aside once more, at the stop. That the application refuses them is no failure.
 func (f *Flusher) retryAside(ctx context.Context) {
 	before := f.Store.Doubtful(false)
 	b := f.Store.SealAside()

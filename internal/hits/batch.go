@@ -94,8 +94,7 @@ func (b *Batch) Size(position int) int64 {
 // Hits returns the hits of the key at a position.
 func (b *Batch) Hits(position int) int64 { return b.List[b.index(position)].Hits }
 
-// Between returns the counts from position first to before end that are not done with, in the order of the keys'
-// bytes.
+// Between returns the counts from position first to before end that are not done with, sorted by the keys' bytes.
 func (b *Batch) Between(first, end int) []Count {
 	if first == 0 && end == len(b.List) && b.Skip == 0 {
 		return b.List

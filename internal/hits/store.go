@@ -64,8 +64,7 @@ type Store struct {
 	memo    any      // of the batch that was merged back last
 }
 
-// NewStore returns an empty Store. The keys that are counted may take limit bytes of memory, and all that are held
-// twice as much.
+// NewStore returns an empty Store. Keys that are counted may take limit bytes, and all that are held twice that.
 func NewStore(limit int64) *Store {
 	return &Store{limit: limit, full: make(chan struct{}, 1), live: make(Counts), aside: make(Counts)}
 }
@@ -235,8 +234,7 @@ func (s *Store) gone(list []Count) {
 	s.stats.Pending -= hits
 }
 
-// List copies the counts and leaves them in the Store. It returns them sorted by the bytes of their keys. A hit
-// that comes meanwhile may be missing.
+// List returns a copy of the counts, sorted by the bytes of their keys. A hit that comes meanwhile may be missing.
 func (s *Store) List() []Count {
 	const atOnce = 500
 	all := make([]Count, 0, s.Stats().Keys+atOnce)
@@ -412,8 +410,7 @@ func (s *Store) Retry() {
 	}
 }
 
-// SealAside makes a batch of the keys that are set aside, and sets them aside no longer. Without such keys it returns
-// nil.
+// SealAside makes a batch of the keys that are set aside, and sets them aside no longer. It returns nil for none.
 func (s *Store) SealAside() *Batch {
 	if len(s.aside) == 0 {
 		return nil
