@@ -62,7 +62,8 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 			continue
 		}
 		f, resent := err.(*post.Failure), b.Doubt
-		r.Err, r.Vain, r.Answered = f, f.Outcome == post.Unready, f.Outcome == post.Unready || isRefusal(f.Outcome)
+		r.Err, r.Vain = f, f.Outcome == post.Unready || f.Outcome == 409
+		r.Answered = r.Vain || isRefusal(f.Outcome)
 		b.Doubt, written = resent || f.Written && !isRefusal(f.Outcome), again || f.Written
 		if ctx.Err() != nil || setAside == nil {
 			break

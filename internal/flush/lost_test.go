@@ -457,6 +457,35 @@ func TestStopsLeaveFewFiles(t *testing.T) {
 	}
 }
 
+// The application has crashed three times while it held the lock of an id, and answers each of them with 409. The ids hold
+// back their own batches alone.
+func TestLockedIDs(t *testing.T) {
+	locked, saved := make(map[string]bool), int64(0)
+	l := &lives{answer: func(p part) string {
+		switch {
+		case locked[p.id]:
+			return "409 Conflict"
+		case len(locked) < 3:
+			locked[p.id] = true
+			return ""
+		}
+		saved += p.counts["a"]
+		return "204 No Content"
+	}}
+	store, flush, stop := l.process(t)
+	for range 10 {
+		store.Record("a")
+		flush()
+	}
+	if saved+3 < 10 || store.Stats().Pending != 10-saved {
+		t.Errorf("%d hits of 10 are saved, and %d are left", saved, store.Stats().Pending)
+	}
+	if files, _ := filepath.Glob(filepath.Join(l.dir, "*")); len(files) > 5 {
+		t.Errorf("%d files", len(files))
+	}
+	stop()
+}
+
 // A flush without an endpoint reads what the journal has: it makes, deletes and rewrites no file.
 func TestWithoutEndpointNoFileChanges(t *testing.T) {
 	type file struct {
