@@ -43,7 +43,7 @@ func New(u *url.URL, target, secret string, interval time.Duration) *Endpoint {
 type Report struct {
 	Err       error // worded as the original's log has it; nil if nothing is left of the batch
 	Answered  bool  // this batch alone is not accepted, as far as is known: others need not wait
-	Vain      bool  // it may wait for long: a search found nothing, its id is locked, or the journal can not store its place
+	Vain      bool  // this batch may wait for long: a search found nothing, its id is locked, or its place can not be stored
 	Forbidden bool  // the application refuses even an empty object, with 401 or 403
 	Doubled   bool  // counts that may have been saved are or will be sent again under other ids
 }

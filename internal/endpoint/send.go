@@ -44,9 +44,8 @@ type memo struct {
 func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAside func([]hits.Count)) (r Report) {
 	m, ok := b.Memo.(*memo)
 	if !ok {
-		// An earlier process has sent what is before First.
-		m = &memo{before: e.accepted - int64(min(b.First, 1)), ends: make(map[post.Outcome]int)}
-		b.Memo = m
+		m = &memo{ends: make(map[post.Outcome]int)}
+		m.before, b.Memo = e.accepted-int64(min(b.First, 1)), m // An earlier process has sent what is before First.
 	}
 	e.Ready = b.Sending
 	first, written, retried := b.First, false, false // of the part: it was written whole once; it was sent twice
@@ -62,8 +61,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 			continue
 		}
 		f, resent := err.(*post.Failure), b.Doubt
-		r.Err, r.Vain = f, f.Outcome == post.Unready || f.Outcome == 409
-		r.Answered = r.Vain || isRefusal(f.Outcome)
+		r.Err, r.Vain, r.Answered = f, f.Outcome == post.Unready || f.Outcome == 409, isRefusal(f.Outcome)
 		b.Doubt, written = resent || f.Written && !isRefusal(f.Outcome), again || f.Written
 		if ctx.Err() != nil || setAside == nil {
 			break

@@ -221,7 +221,7 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		if delivered = false; report.Vain && !f.vain {
 			f.vain, f.sealed = true, time.Now()
 		}
-		if i++; !report.Answered || f.Store.Batch(i-1) != b {
+		if i++; !report.Answered && !report.Vain || f.Store.Batch(i-1) != b {
 			break
 		}
 	}

@@ -166,15 +166,15 @@ func Check(path string, tell func(line string)) error {
 	} else if isFull(err) {
 		err = nil // Open can do without.
 	}
-	names, _ := filepath.Glob(filepath.Join(path, "*.hits"))
+	names, _ := fs.Glob(os.DirFS(path), "*.hits")
 	for _, name := range names {
-		file, err := os.Open(name)
+		file, err := os.OpenFile(filepath.Join(path, name), os.O_RDONLY|syscall.O_NONBLOCK, 0) // It may be a pipe.
 		if err == nil {
 			_, err = readHeader(file)
 			file.Close()
 		}
 		if err != nil {
-			tell(leftAlone(path, filepath.Base(name), err))
+			tell(leftAlone(path, name, err))
 		}
 	}
 	return (&Journal{path: path}).describe(err)

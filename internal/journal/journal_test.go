@@ -266,9 +266,12 @@ func TestWhatIsNotTheJournals(t *testing.T) {
 		"never used":      {nil, 1 << 20, "", false},
 		"never used, too": {append(word(magic), Progress{}.encode(checksum(0, []byte(name[:26])))...), 2 << 20, "", false},
 	} {
-		dir := t.TempDir()
+		dir := filepath.Join(t.TempDir(), "[journal]*")
 		path := filepath.Join(dir, name)
-		err := os.WriteFile(path, test.content, 0o600)
+		err := os.Mkdir(dir, 0o700)
+		if err == nil {
+			err = os.WriteFile(path, test.content, 0o600)
+		}
 		if err == nil && test.size > 0 {
 			err = os.Truncate(path, test.size)
 		}
@@ -296,6 +299,33 @@ func TestWhatIsNotTheJournals(t *testing.T) {
 				t.Errorf("%s: the file is there: %v", what, err == nil)
 			}
 		}
+	}
+}
+
+// A pipe in the directory, which nobody writes to, does not stop the check or a start.
+func TestPipe(t *testing.T) {
+	const name = "AAAAAAAAAAAAAAAAAAAAAAAAAA.hits"
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	tell := func(line string) { told = append(told, line) }
+	if err := Check(dir, tell); err != nil {
+		t.Error(err)
+	}
+	j, _, _, err := Open(dir, tell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	for _, line := range told {
+		if !strings.Contains(line, name) || !strings.Contains(line, "left alone") {
+			t.Errorf("told %q", line)
+		}
+	}
+	if len(told) != 2 {
+		t.Errorf("told %q, want a line by the check and one by the start", told)
 	}
 }
 
