@@ -239,49 +239,54 @@ func TestCutsAfterAFailure(t *testing.T) {
 
 // While there is no connection, no file is written. So after a kill the counts are in the live file.
 func TestOutageWritesNothing(t *testing.T) {
-	l := &lives{dial: func() error { return io.ErrUnexpectedEOF }}
-	store, flush, _ := l.process(t)
-	store.Record("a")
-	headers := func() (all []string) {
-		files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
-		for _, name := range files {
-			text, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		l := &lives{dial: func() error { return io.ErrUnexpectedEOF }}
+		store, flush, _ := l.process(t)
+		store.Record("a")
+		headers := func() (all []string) {
+			files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
+			for _, name := range files {
+				text, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, string(text[:48])) // without the checksum, which has the name
 			}
-			all = append(all, string(text[:48])) // without the checksum, which has the name
+			return all
 		}
-		return all
-	}
-	unsent := headers()[0]
-	flush()
-	for _, header := range headers() {
-		if header != unsent {
-			t.Errorf("a file that was not sent has the header %x, want %x", header, unsent)
-		}
-	}
-	states := func() (all []string) {
-		files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
-		for _, name := range files {
-			info, err := os.Stat(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			all = append(all, fmt.Sprint(name, info.Size(), info.ModTime()))
-		}
-		return all
-	}
-	before := states()
-	for settled := before[:0]; !slices.Equal(before, settled); before = states() {
-		settled = states() // Files grow ahead of their use.
-		<-time.After(100 * time.Millisecond)
-	}
-	for range 5 {
+		unsent := headers()[0]
 		flush()
-	}
-	if after := states(); !slices.Equal(before, after) {
-		t.Errorf("the files were\n%s\nand are\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
-	}
+		for _, header := range headers() {
+			if header != unsent {
+				t.Errorf("a file that was not sent has the header %x, want %x", header, unsent)
+			}
+		}
+		states := func() (all []string) {
+			files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
+			for _, name := range files {
+				info, err := os.Stat(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, fmt.Sprint(name, info.Size(), info.ModTime()))
+			}
+			return all
+		}
+		synctest.Wait() // Files grow ahead of their use.
+		files, _ := filepath.Glob(filepath.Join(l.dir, "*"))
+		for _, name := range files { // A change at the same moment would not show.
+			if err := os.Chtimes(name, time.Time{}, time.Unix(0, 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := states()
+		for range 5 {
+			flush()
+		}
+		if after := states(); !slices.Equal(before, after) {
+			t.Errorf("the files were\n%s\nand are\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+		}
+	})
 }
 
 // fullDisk returns a function that keeps this process from making files of a journal, or no longer does.
@@ -360,31 +365,33 @@ func TestLoneKeyHoldsNothingUp(t *testing.T) {
 // If a file of the journal is cut while it is in use, the daemon goes on, counts in memory, and says both this and what
 // is lost.
 func TestFileThatIsCut(t *testing.T) {
-	saved := make(map[string]int64)
-	l := &lives{answer: func(p part) string {
-		for key, n := range p.counts {
-			saved[key] += n
+	synctest.Test(t, func(t *testing.T) {
+		saved := make(map[string]int64)
+		l := &lives{answer: func(p part) string {
+			for key, n := range p.counts {
+				saved[key] += n
+			}
+			return "204 No Content"
+		}}
+		store, flush, _ := l.process(t)
+		store.Record("a")
+		store.Record("c")
+		cut(t, l.dir)
+		store.Record("a")
+		store.Record("b")
+		flush()
+		if want := map[string]int64{"a": 1, "b": 1}; !maps.Equal(saved, want) {
+			t.Errorf("saved %v, want %v", saved, want)
 		}
-		return "204 No Content"
-	}}
-	store, flush, _ := l.process(t)
-	store.Record("a")
-	store.Record("c")
-	cut(t, l.dir)
-	store.Record("a")
-	store.Record("b")
-	flush()
-	if want := map[string]int64{"a": 1, "b": 1}; !maps.Equal(saved, want) {
-		t.Errorf("saved %v, want %v", saved, want)
-	}
-	for _, consequence := range []string{
-		"new keys are counted in memory only, and are lost if the process is killed", "the hits of 2 keys are lost",
-	} {
-		line := "pixel-ping: journal " + l.dir + ": the disk can not provide a page of a file; " + consequence + "\n"
-		if !strings.Contains(l.log.String(), line) {
-			t.Errorf("there is no line %q; the log is:\n%s", line, &l.log)
+		for _, consequence := range []string{
+			"new keys are counted in memory only, and are lost if the process is killed", "the hits of 2 keys are lost",
+		} {
+			line := "pixel-ping: journal " + l.dir + ": the disk can not provide a page of a file; " + consequence + "\n"
+			if !strings.Contains(l.log.String(), line) {
+				t.Errorf("there is no line %q; the log is:\n%s", line, &l.log)
+			}
 		}
-	}
+	})
 }
 
 // Each batch has only a key that is refused. What follows up to three of them arrives, and what follows one more for each
@@ -699,37 +706,35 @@ func TestStopWithAFullDisk(t *testing.T) {
 
 // What a stop finds lost is said.
 func TestStopWithAFileThatIsCut(t *testing.T) {
-	dir := t.TempDir()
-	store, err := hits.Open(1<<20, dir, func(line string) { t.Error(line) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	store.Record("a")
-	store.Record("b")
-	cut(t, dir)
-	var text strings.Builder
-	log := logwriter.New(&text)
-	f := &flush.Flusher{Store: store, Interval: time.Hour, Stdout: log, Stderr: log}
-	stopped := make(chan struct{})
-	close(stopped)
-	f.Run(t.Context(), stopped, nil)
-	log.Wait(time.Minute)
-	if line := "the disk can not provide a page of a file; the hits of 2 keys are lost\n"; !strings.HasSuffix(text.String(), line) {
-		t.Errorf("the log is:\n%s", &text)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		store, err := hits.Open(1<<20, dir, func(line string) { t.Error(line) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.Record("a")
+		store.Record("b")
+		cut(t, dir)
+		var text strings.Builder
+		log := logwriter.New(&text)
+		f := &flush.Flusher{Store: store, Interval: time.Hour, Stdout: log, Stderr: log}
+		stopped := make(chan struct{})
+		close(stopped)
+		f.Run(t.Context(), stopped, nil)
+		log.Wait(time.Minute)
+		if line := "the disk can not provide a page of a file; the hits of 2 keys are lost\n"; !strings.HasSuffix(text.String(), line) {
+			t.Errorf("the log is:\n%s", &text)
+		}
+	})
 }
 
 // cut cuts the files of a journal. They grow ahead of their use: cut before that, a file would grow again and have zeroes
 // in place of the counts.
 func cut(t *testing.T, dir string) {
 	t.Helper()
+	synctest.Wait()
 	files, _ := filepath.Glob(filepath.Join(dir, "*"))
 	for _, file := range files {
-		for limit := time.Now().Add(time.Minute); time.Now().Before(limit); <-time.After(time.Millisecond) {
-			if info, err := os.Stat(file); err == nil && info.Size() >= 2<<20 {
-				break
-			}
-		}
 		if err := os.Truncate(file, 0); err != nil {
 			t.Fatal(err)
 		}

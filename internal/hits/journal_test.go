@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pixel-ping/internal/stats"
@@ -145,13 +146,6 @@ func TestKeyOutOfTurn(t *testing.T) {
 // A flush without an endpoint only reads: no file is written, made or deleted.
 func TestListChangesNoFile(t *testing.T) {
 	dir := t.TempDir()
-	s := kept(t, dir, plenty)
-	record(s, "a", "b")
-	b := seal(s)
-	b.Begin(0, 2)
-	sending(t, b)
-	record(s, "b")
-	s = reopened(t, s, dir)
 	type state struct {
 		name  string
 		size  int64
@@ -168,35 +162,42 @@ func TestListChangesNoFile(t *testing.T) {
 		}
 		return all
 	}
-	for s.live["b"] == nil || len(hitsFiles(t, dir)) != 2 {
-		t.Fatalf("the files are %q", hitsFiles(t, dir))
-	}
-	s.journal.Prepare() // The file for the next batch is there.
-	waitForGrowth(t, dir)
-	before := states()
-	for settled := before[:0]; !slices.Equal(before, settled); before = states() {
-		settled = states() // The new pages are made writable, which changes the time.
-		<-time.After(100 * time.Millisecond)
-	}
-	for range 3 {
-		check(t, s.List(), "a=1 b=2")
-	}
-	if after := states(); !slices.Equal(after, before) {
-		t.Errorf("the files were %v and are %v", before, after)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := kept(t, dir, plenty)
+		record(s, "a", "b")
+		b := seal(s)
+		b.Begin(0, 2)
+		sending(t, b)
+		record(s, "b")
+		s = reopened(t, s, dir)
+		if s.live["b"] == nil || len(hitsFiles(t, dir)) != 2 {
+			t.Fatalf("the files are %q", hitsFiles(t, dir))
+		}
+		s.journal.Prepare() // The file for the next batch is there.
+		waitForGrowth(t, dir)
+		for _, name := range hitsFiles(t, dir) { // A change at the same moment would not show.
+			if err := os.Chtimes(name, time.Time{}, time.Unix(0, 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := states()
+		for range 3 {
+			check(t, s.List(), "a=1 b=2")
+		}
+		if after := states(); !slices.Equal(after, before) {
+			t.Errorf("the files were %v and are %v", before, after)
+		}
+	})
 }
 
-// waitForGrowth waits until no file in dir grows.
+// waitForGrowth waits until no file in dir grows: until each has room ahead of its use, and its pages are writable. The
+// journal is opened in the bubble that calls it.
 func waitForGrowth(t *testing.T, dir string) {
 	t.Helper()
-	for limit := time.Now().Add(10 * time.Second); ; {
-		grown := true
-		for _, name := range hitsFiles(t, dir) {
-			info, err := os.Stat(name)
-			grown = grown && err == nil && info.Size() >= 2<<20
-		}
-		if grown || time.Now().After(limit) {
-			return
+	synctest.Wait()
+	for _, name := range hitsFiles(t, dir) {
+		if info, err := os.Stat(name); err != nil || info.Size() < 2<<20 {
+			t.Fatalf("%s has not grown: %v", name, err)
 		}
 	}
 }
@@ -321,36 +322,38 @@ func TestFullDisk(t *testing.T) {
 // A fault in the mapping does not end the process. Hits are counted in memory from then on; the counts that
 // cannot be read are lost, and that is said.
 func TestFault(t *testing.T) {
-	dir := t.TempDir()
-	s := kept(t, dir, plenty)
-	record(s, "a", "b", "a")
-	waitForGrowth(t, dir)
-	for _, name := range hitsFiles(t, dir) {
-		if err := os.Truncate(name, 0); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := kept(t, dir, plenty)
+		record(s, "a", "b", "a")
+		waitForGrowth(t, dir)
+		for _, name := range hitsFiles(t, dir) {
+			if err := os.Truncate(name, 0); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	record(s, "a", "c", "c")
-	text := fmt.Sprint(s.JournalError())
-	if !strings.Contains(text, "the disk can not provide a page of a file; new keys are counted in memory only") {
-		t.Errorf("the error is %s", text)
-	}
-	check(t, s.List(), "a=1 c=2")
-	s.Seal(nil, false)
-	text = fmt.Sprint(s.JournalError())
-	if !strings.HasSuffix(text, "the hits of 2 keys are lost") {
-		t.Errorf("the error is %s", text)
-	}
-	expectLeft(t, s, "a=1 c=2")
-	if got, want := s.Stats(), (stats.Hits{Recorded: 6, Pending: 3, Keys: 2}); got != want {
-		t.Errorf("counted %+v, want %+v: what is lost is not pending", got, want)
-	}
-	record(s, "a", "d")
-	s.Seal(nil, false)
-	expectLeft(t, s, "a=1 c=2", "a=1 d=1")
-	if s.batches[0].Kept() || s.batches[1].Kept() {
-		t.Error("a file is used after a fault")
-	}
+		record(s, "a", "c", "c")
+		text := fmt.Sprint(s.JournalError())
+		if !strings.Contains(text, "the disk can not provide a page of a file; new keys are counted in memory only") {
+			t.Errorf("the error is %s", text)
+		}
+		check(t, s.List(), "a=1 c=2")
+		s.Seal(nil, false)
+		text = fmt.Sprint(s.JournalError())
+		if !strings.HasSuffix(text, "the hits of 2 keys are lost") {
+			t.Errorf("the error is %s", text)
+		}
+		expectLeft(t, s, "a=1 c=2")
+		if got, want := s.Stats(), (stats.Hits{Recorded: 6, Pending: 3, Keys: 2}); got != want {
+			t.Errorf("counted %+v, want %+v: what is lost is not pending", got, want)
+		}
+		record(s, "a", "d")
+		s.Seal(nil, false)
+		expectLeft(t, s, "a=1 c=2", "a=1 d=1")
+		if s.batches[0].Kept() || s.batches[1].Kept() {
+			t.Error("a file is used after a fault")
+		}
+	})
 }
 
 // Keys that are set aside leave the file before it is sent: after a kill, they do not come back.
@@ -496,21 +499,23 @@ func TestClose(t *testing.T) {
 
 // Close does not say that the journal keeps what somebody has deleted.
 func TestCloseWithoutADirectory(t *testing.T) {
-	for _, sealed := range []bool{false, true} {
-		dir := filepath.Join(t.TempDir(), "journal")
-		s := kept(t, dir, plenty)
-		record(s, "a", "b", "a")
-		if sealed {
-			seal(s)
+	synctest.Test(t, func(t *testing.T) {
+		for _, sealed := range []bool{false, true} {
+			dir := filepath.Join(t.TempDir(), "journal")
+			s := kept(t, dir, plenty)
+			record(s, "a", "b", "a")
+			if sealed {
+				seal(s)
+			}
+			waitForGrowth(t, dir)
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			keep, lost := s.Close()
+			check(t, keep, "")
+			check(t, lost, "a=2 b=1")
 		}
-		waitForGrowth(t, dir)
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
-		keep, lost := s.Close()
-		check(t, keep, "")
-		check(t, lost, "a=2 b=1")
-	}
+	})
 }
 
 // What is in memory only goes to the live file at the end, if that has room by then.
