@@ -257,66 +257,68 @@ func fullDisk(t *testing.T, s *Store) (full func(bool)) {
 
 // Where the disk is full, keys are counted in memory and delivered all the same, and no count is lost or doubled.
 func TestFullDisk(t *testing.T) {
-	s := kept(t, t.TempDir(), plenty)
-	fullDisk(t, s)
-	for s.JournalError() != nil {
-	}
-	want := map[string]int64{}
-	for _, count := range s.List() {
-		want[count.Key] = count.Hits
-	}
-	fill := func() {
-		for i := range 100 {
-			key := fmt.Sprint(i, strings.Repeat("x", 16<<10))
-			record(s, key, key)
-			want[key] += 2
+	synctest.Test(t, func(t *testing.T) {
+		s := kept(t, t.TempDir(), plenty)
+		fullDisk(t, s)
+		for s.JournalError() != nil {
 		}
-	}
-	fill()
-	got := map[string]int64{}
-	for _, count := range s.List() {
-		got[count.Key] = count.Hits
-	}
-	if !maps.Equal(got, want) {
-		t.Errorf("%d keys are listed, not as they were counted", len(got))
-	}
-	// At first the disk may be only slow.
-	for text, i := "", 0; !strings.Contains(text, ": file too large; new keys are counted in memory only, and are lost"); i++ {
-		if err := s.JournalError(); err != nil {
-			text = err.Error()
+		want := map[string]int64{}
+		for _, count := range s.List() {
+			want[count.Key] = count.Hits
 		}
-		if i == 10_000 {
-			t.Fatalf("the last error is %s", text)
-		}
-		<-time.After(time.Millisecond)
-		key := fmt.Sprint("more", i%200, strings.Repeat("x", 16<<10))
-		record(s, key)
-		want[key]++
-	}
-	clear(got)
-	for flushes := 0; s.Stats().Pending > 0; flushes++ {
-		if flushes == 1 {
-			fill()
-		}
-		s.Seal(nil, true)
-		for len(s.batches) > 0 {
-			b := s.batches[0]
-			if flushes == 0 && !b.Kept() { // It fails.
-				s.Merge(b)
-				continue
+		fill := func() {
+			for i := range 100 {
+				key := fmt.Sprint(i, strings.Repeat("x", 16<<10))
+				record(s, key, key)
+				want[key] += 2
 			}
-			for _, count := range b.List {
-				got[count.Key] += count.Hits
-			}
-			s.Forget(b)
 		}
-	}
-	if !maps.Equal(got, want) {
-		t.Errorf("%d keys are delivered, not as they were counted", len(got))
-	}
-	if s.held != 0 || s.out != 0 || s.Stats().Keys != 0 {
-		t.Errorf("an empty Store takes %d and %d bytes, and has %d keys", s.held, s.out, s.Stats().Keys)
-	}
+		fill()
+		got := map[string]int64{}
+		for _, count := range s.List() {
+			got[count.Key] = count.Hits
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%d keys are listed, not as they were counted", len(got))
+		}
+		// At first the disk may be only slow.
+		for text, i := "", 0; !strings.Contains(text, ": file too large; new keys are counted in memory only, and are lost"); i++ {
+			if err := s.JournalError(); err != nil {
+				text = err.Error()
+			}
+			if i == 10_000 {
+				t.Fatalf("the last error is %s", text)
+			}
+			<-time.After(time.Millisecond)
+			key := fmt.Sprint("more", i%200, strings.Repeat("x", 16<<10))
+			record(s, key)
+			want[key]++
+		}
+		clear(got)
+		for flushes := 0; s.Stats().Pending > 0; flushes++ {
+			if flushes == 1 {
+				fill()
+			}
+			s.Seal(nil, true)
+			for len(s.batches) > 0 {
+				b := s.batches[0]
+				if flushes == 0 && !b.Kept() { // It fails.
+					s.Merge(b)
+					continue
+				}
+				for _, count := range b.List {
+					got[count.Key] += count.Hits
+				}
+				s.Forget(b)
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%d keys are delivered, not as they were counted", len(got))
+		}
+		if s.held != 0 || s.out != 0 || s.Stats().Keys != 0 {
+			t.Errorf("an empty Store takes %d and %d bytes, and has %d keys", s.held, s.out, s.Stats().Keys)
+		}
+	})
 }
 
 // A fault in the mapping does not end the process. Hits are counted in memory from then on; the counts that
@@ -520,20 +522,22 @@ func TestCloseWithoutADirectory(t *testing.T) {
 
 // What is in memory only goes to the live file at the end, if that has room by then.
 func TestCloseFindsRoom(t *testing.T) {
-	dir := t.TempDir()
-	s := kept(t, dir, plenty)
-	full := fullDisk(t, s)
-	full(false)
-	inFile := len(s.live)
-	for i, limit := 0, time.Now().Add(time.Minute); len(s.live) == inFile && time.Now().Before(limit); i++ {
-		<-time.After(200 * time.Millisecond) // so that they are few, and find room when the file has grown once
-		record(s, fmt.Sprint("more", i, strings.Repeat("x", 16<<10)))
-	}
-	all := len(s.live) + len(s.loose)
-	if keep, lost := s.Close(); len(keep) != all || len(lost) > 0 {
-		t.Errorf("%d keys are kept and %d lost, want %d and none", len(keep), len(lost), all)
-	}
-	if got := len(kept(t, dir, plenty).Recovered); got != all {
-		t.Errorf("%d keys are recovered, want %d", got, all)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := kept(t, dir, plenty)
+		full := fullDisk(t, s)
+		full(false)
+		inFile := len(s.live)
+		for i, limit := 0, time.Now().Add(time.Minute); len(s.live) == inFile && time.Now().Before(limit); i++ {
+			<-time.After(200 * time.Millisecond) // so that they are few, and find room when the file has grown once
+			record(s, fmt.Sprint("more", i, strings.Repeat("x", 16<<10)))
+		}
+		all := len(s.live) + len(s.loose)
+		if keep, lost := s.Close(); len(keep) != all || len(lost) > 0 {
+			t.Errorf("%d keys are kept and %d lost, want %d and none", len(keep), len(lost), all)
+		}
+		if got := len(kept(t, dir, plenty).Recovered); got != all {
+			t.Errorf("%d keys are recovered, want %d", got, all)
+		}
+	})
 }
