@@ -76,38 +76,11 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 	}
 }
 
-// hangingResolver makes every look-up of a name wait for the end of its context, until
-// the test ends. It returns a channel that receives a value for each.
-func hangingResolver(t *testing.T) <-chan bool {
-	before := net.DefaultResolver
-	t.Cleanup(func() { net.DefaultResolver = before })
-	asked := make(chan bool, 100)
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		asked <- true
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}}
-	return asked
-}
-
 // A signal ends a daemon that is still looking up its host.
 func TestSignalDuringTheStart(t *testing.T) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM) // or a daemon that does not handle it would end the test
 	defer signal.Reset(syscall.SIGTERM)
-	asked := hangingResolver(t)
-	status := make(chan int, 1)
-	config := settings(t, map[string]any{"host": "pixels.example.com"})
-	go func() { status <- run(t.Context(), []string{config}, io.Discard, io.Discard) }()
-	<-asked
-	syscall.Kill(os.Getpid(), syscall.SIGTERM)
-	select {
-	case got := <-status:
-		if got != 0 {
-			t.Errorf("exit status %d, want 0", got)
-		}
-	case <-time.After(3 * time.Second): // a look-up takes longer
-		t.Fatal("the daemon does not end")
-	}
+	stoppedDuringTheStart(t, t.Context(), func() { syscall.Kill(os.Getpid(), syscall.SIGTERM) })
 }
 
 // Without a second signal, too, a log whose reader is slow ends in time for the last line
