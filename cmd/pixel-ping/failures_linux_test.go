@@ -2,23 +2,41 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"pixel-ping/internal/rig"
 )
 
-// keysOverFull is three times as many keys of 16 kB as a new journal has room for when
+// keysOverFull is more than twice as many keys of 16 kB as a new journal has room for when
 // its disk becomes full.
 const keysOverFull = 300
 
 // startFull starts a daemon whose journal has a disk that becomes full, and makes a hit
 // for each of keysOverFull keys.
 func startFull(t *testing.T, endpoint string) *process {
-	d := start(t, map[string]any{"endpoint": endpoint, "journal": t.TempDir()})
+	dir := t.TempDir()
+	d := start(t, map[string]any{"endpoint": endpoint, "journal": dir})
+	grown := func() bool { // The file grows ahead of its use, and the next growth is to fail.
+		names, _ := filepath.Glob(filepath.Join(dir, "*"))
+		for _, name := range names {
+			if info, err := os.Stat(name); err != nil || info.Size() < 2<<20 {
+				return false
+			}
+		}
+		return len(names) > 0
+	}
+	for limit := time.Now().Add(rig.Deadline); !grown(); <-time.After(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("the file of the journal does not grow")
+		}
+	}
 	limit := syscall.Rlimit{Cur: 1, Max: 1}
 	if _, _, err := syscall.Syscall6(syscall.SYS_PRLIMIT64, uintptr(d.Cmd.Process.Pid), syscall.RLIMIT_FSIZE,
 		uintptr(unsafe.Pointer(&limit)), 0, 0, 0); err != 0 {

@@ -16,9 +16,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pixel-ping/internal/arguments"
+	"pixel-ping/internal/endpoint"
 	"pixel-ping/internal/journal"
 	"pixel-ping/internal/logwriter"
 	"pixel-ping/internal/rig"
@@ -108,9 +110,9 @@ func TestStopLimitsTheLog(t *testing.T) {
 			}
 		}
 	}()
-	began := time.Now()
+	watch := rig.StartStopwatch(t)
 	d.Signal(t, syscall.SIGTERM)
-	if status, took := d.Wait(t), time.Since(began); status != 1 || took > 9*time.Second {
+	if status, took := d.Wait(t), watch.Took(); status != 1 || took > 9*time.Second {
 		t.Errorf("exit status %d after %v, want 1 after at most 9s", status, took)
 	}
 	want := "pixel-ping: 3000 hits of 3000 keys were not delivered; the log does not have them\n"
@@ -119,30 +121,65 @@ func TestStopLimitsTheLog(t *testing.T) {
 	}
 }
 
-// A stop whose flusher does not end says that hits are lost, in less than 9 seconds.
-func TestLateStop(t *testing.T) {
-	t.Parallel()
-	stdout, stderr := logwriter.NewPair(io.Discard, io.Discard)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	folder := socketFolder(t)
-	path := settings(t, map[string]any{"endpoint": nobody, "host": nil, "port": filepath.Join(folder, "s")})
-	d := &daemon{path: arguments.Path(path), stdout: stdout, stderr: stderr}
+// startInBubble starts the parts of a daemon in a bubble, but no server: no time passes in a
+// bubble in which somebody waits for connections. The end of ctx stops the daemon.
+func startInBubble(t *testing.T, ctx context.Context, log io.Writer, values map[string]any) *daemon {
+	t.Helper()
+	stdout, stderr := logwriter.NewPair(log, log)
+	d := &daemon{path: arguments.Path(settings(t, values)), stdout: stdout, stderr: stderr}
 	if err := d.start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	defer d.close()
-	hang := make(chan bool)
-	defer close(hang)
-	d.flusher.Alive = func(time.Duration) { <-hang }
-	d.store.Record("a")
-	cancel()
-	began := time.Now()
-	err := d.serve()
-	if took := time.Since(began); err == nil || took > 9*time.Second ||
-		err.Error() != "up to 1 hit were not delivered, and there was no time to log them all" {
-		t.Errorf("after %v it says %v", took, err)
+	for _, listener := range d.listeners {
+		listener.Close()
 	}
+	d.listeners = nil
+	return d
+}
+
+// A stop whose flusher does not end says that hits are lost, in less than 9 seconds.
+func TestLateStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		d := startInBubble(t, ctx, io.Discard, map[string]any{"endpoint": nobody})
+		defer d.close()
+		hang := make(chan bool)
+		defer close(hang)
+		d.flusher.Alive = func(time.Duration) { <-hang }
+		d.store.Record("a")
+		cancel()
+		began := time.Now()
+		err := d.serve()
+		if took := time.Since(began); err == nil || took != stopUntil ||
+			err.Error() != "up to 1 hit were not delivered, and there was no time to log them all" {
+			t.Errorf("after %v it says %v", took, err)
+		}
+	})
+}
+
+// An application that never answers keeps a stop for less than 9 seconds.
+func TestStopWhileTheApplicationHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		log := rig.NewOutput()
+		d := startInBubble(t, ctx, log, map[string]any{"endpoint": "http://application.example"})
+		defer d.close()
+		d.flusher.Endpoint.(*endpoint.Endpoint).Dial = rig.Pipes(t, func(conn net.Conn) { io.Copy(io.Discard, conn) })
+		d.store.Record("a")
+		cancel()
+		began := time.Now()
+		err := d.serve()
+		if took := time.Since(began); err == nil || took != deliveryUntil ||
+			err.Error() != "1 hit of 1 key was not delivered (1 hit may have been saved); the log has them" {
+			t.Errorf("after %v it says %v", took, err)
+		}
+		ending := "1:\ta\n--- cannot connect to endpoint : stopped before there was an answer\n"
+		if got := log.String(); !strings.HasSuffix(got, ending) {
+			t.Errorf("the log is:\n%s\nwant it to end:\n%s", got, ending)
+		}
+	})
 }
 
 // With an inherited socket, a connection on which nothing has come yet gets a second at a
@@ -288,10 +325,10 @@ func TestHealth(t *testing.T) {
 	health := func(t *testing.T, path string) (status int, said string) {
 		t.Helper()
 		output := rig.NewOutput()
-		began := time.Now()
+		watch := rig.StartStopwatch(t)
 		status = rig.Start(t, command("--health", path), output, output).Wait(t)
 		// Within 3 seconds; on a busy machine the start of a test binary takes some as well.
-		if took := time.Since(began); took > 6*time.Second {
+		if took := watch.Took(); took > 6*time.Second {
 			t.Errorf("--health takes %v", took)
 		}
 		return status, output.String()

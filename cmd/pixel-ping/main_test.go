@@ -106,7 +106,7 @@ type application struct {
 }
 
 func newApplication(t *testing.T) *application {
-	a := &application{flushes: make(chan string, 100), statuses: make(chan int, 100)}
+	a := &application{flushes: make(chan string, 10_000), statuses: make(chan int, 100)}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		a.flushes <- string(body)

@@ -140,9 +140,9 @@ func TestNotifications(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer manager.Close()
-	manager.SetDeadline(time.Now().Add(rig.Deadline))
 	expect := func(want string) {
 		t.Helper()
+		manager.SetDeadline(time.Now().Add(rig.Deadline))
 		buffer := make([]byte, 4096)
 		n, err := manager.Read(buffer)
 		if got := string(buffer[:n]); !regexp.MustCompile(`^`+want+`$`).MatchString(got) || err != nil {

@@ -34,7 +34,12 @@ func serviceFolder(t *testing.T) string {
 // writeFor writes a file with a mode, whatever the umask.
 func writeFor(t *testing.T, path, text string, mode os.FileMode) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	// A child that another test starts meanwhile would have the file open, too, and no program
+	// runs that is open for writing.
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(path, []byte(text), 0o600)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(path, mode); err != nil {
