@@ -58,20 +58,27 @@ func Start(ctx context.Context, address string, handler Handler) (*Server, error
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	s := &Server{url: "http://" + listener.Addr().String() + Path}
+	s := newServer(handler)
+	s.url = "http://" + listener.Addr().String() + Path
 	if listener.Addr().Network() == "unix" {
 		s.url = "http://unix:" + address + ":" + Path
 	}
-	s.http = http.Server{
+	go s.serve(listener)
+	return s, nil
+}
+
+func newServer(handler Handler) *Server {
+	s := &Server{http: http.Server{
 		Handler:      handler,
 		ReadTimeout:  requestTime,
 		WriteTimeout: answerTime,
 		ErrorLog:     log.New(io.Discard, "", 0), // scrapes that fail are seen in Prometheus
-	}
+	}}
 	s.http.SetKeepAlivesEnabled(false)
-	go s.http.Serve(&bounded{Listener: listener})
-	return s, nil
+	return s
 }
+
+func (s *Server) serve(listener net.Listener) { s.http.Serve(&bounded{Listener: listener}) }
 
 // Close stops answering.
 func (s *Server) Close() {

@@ -2,18 +2,17 @@ package metrics
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pixel-ping/internal/rig"
@@ -200,38 +199,67 @@ func TestHead(t *testing.T) {
 	}
 }
 
+// pipes is a listener for the other ends of pipes.
+type pipes struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (p pipes) dial() net.Conn {
+	here, there := net.Pipe()
+	p.conns <- there
+	return here
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	if conn, ok := <-p.conns; ok {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (p pipes) Close() error {
+	close(p.conns)
+	return nil
+}
+
 // A scrape is answered at once beside clients that send nothing. Of those, only the
-// last ones stay connected.
+// last ones stay connected, as long as a request may take.
 func TestSilentClients(t *testing.T) {
-	const silent = 20
-	address := strings.TrimSuffix(strings.TrimPrefix(start(t, "127.0.0.1:0").url, "http://"), Path)
-	var conns []net.Conn
-	for range silent {
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		const silent = 20
+		s, p := newServer(handler(counted100)), pipes{conns: make(chan net.Conn)}
+		go s.serve(p)
+		defer s.Close()
+		began, ended := time.Now(), make([]time.Duration, silent)
+		for i := range silent {
+			conn := p.dial()
+			go func() {
+				io.Copy(io.Discard, conn)
+				ended[i] = time.Since(began)
+			}()
+			synctest.Wait()
+		}
+		conn := p.dial()
+		go io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+		if _, err := rig.ReadAnswer(bufio.NewReader(conn)); err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
-		conns = append(conns, conn)
-	}
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	began := time.Now()
-	conn.SetDeadline(began.Add(rig.Deadline))
-	io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-	if _, err := rig.ReadAnswer(bufio.NewReader(conn)); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(began); took > requestTime/2 {
-		t.Errorf("the answer came after %v", took)
-	}
-	for i, conn := range conns[:silent-maxScrapes] {
-		conn.SetReadDeadline(began.Add(requestTime / 2))
-		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("the silent connection %d is still open (error %v)", i, err)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("the answer came after %v", took)
 		}
-	}
+		<-time.After(requestTime)
+		synctest.Wait()
+		var want []time.Duration
+		for i := range silent {
+			if i < silent-maxScrapes+1 {
+				want = append(want, 0)
+			} else {
+				want = append(want, requestTime)
+			}
+		}
+		if !slices.Equal(ended, want) {
+			t.Errorf("the silent connections ended after %v, want %v", ended, want)
+		}
+	})
 }

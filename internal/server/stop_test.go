@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -237,22 +239,21 @@ func TestStopKeepsAnswers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	stopped := make(chan bool)
-	go func() {
-		stopWithin(t, s, 2*time.Second)
-		close(stopped)
-	}()
-	var answered int64
-	for _, conn := range clients {
-		all, err := io.ReadAll(conn)
-		if err != nil {
-			t.Errorf("a connection ends with %v", err)
-		}
-		answered += int64(strings.Count("H"+string(all), "HTTP/1.1 200"))
+	var answered atomic.Int64
+	var reading sync.WaitGroup
+	for _, conn := range clients { // all at once: a stop waits a moment only for those that do not read
+		reading.Go(func() {
+			all, err := io.ReadAll(conn)
+			if err != nil {
+				t.Errorf("a connection ends with %v", err)
+			}
+			answered.Add(int64(strings.Count("H"+string(all), "HTTP/1.1 200")))
+		})
 	}
-	<-stopped
-	if counted := store.Stats().Pending; counted != answered {
-		t.Errorf("%d hits are counted, and %d answered", counted, answered)
+	stopWithin(t, s, rig.Deadline)
+	reading.Wait()
+	if counted := store.Stats().Pending; counted != answered.Load() {
+		t.Errorf("%d hits are counted, and %d answered", counted, answered.Load())
 	}
 }
 
@@ -293,7 +294,7 @@ func TestStopKeepsTheLastAnswer(t *testing.T) {
 	})
 	stopped := make(chan bool)
 	go func() {
-		stopWithin(t, s, 2*time.Second)
+		stopWithin(t, s, rig.Deadline)
 		close(stopped)
 	}()
 	wait("the stop does not begin", func() bool { return !s.registry.stopping.IsZero() })

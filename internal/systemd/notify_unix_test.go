@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pixel-ping/internal/rig"
 )
 
 // manager is the socket of a service manager.
@@ -178,10 +180,10 @@ func TestManagerThatIsAway(t *testing.T) {
 func TestManagerThatHangs(t *testing.T) {
 	newManager(t)
 	n := NewNotifier()
-	began := time.Now()
+	watch := rig.StartStopwatch(t)
 	for n.send("STATUS=a") == nil {
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := watch.Took(); took > 2*time.Second {
 		t.Errorf("a notification took %v", took)
 	}
 }
