@@ -87,14 +87,19 @@ type result struct {
 	stdout, stderr string
 }
 
-// run runs one of the two programs with arguments until it ends. A program that
-// starts to serve does not end; it is killed after 3 seconds.
+// run runs one of the two programs with arguments until it ends.
 func run(t *testing.T, name string, args ...string) result {
+	t.Helper()
+	return runFor(t, rig.Deadline, name, args...)
+}
+
+// runFor is run for a program that may start to serve. It is killed after that time.
+func runFor(t *testing.T, limit time.Duration, name string, args ...string) result {
 	t.Helper()
 	if name == "ours" {
 		compared.starts.Add(1)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	line := append(command(name), args...)
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)

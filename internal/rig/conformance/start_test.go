@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"pixel-ping/internal/rig"
 )
@@ -166,7 +167,7 @@ func TestStartsThatFail(t *testing.T) {
 		t.Run(test.difference, func(t *testing.T) {
 			t.Parallel()
 			path := rig.WriteConfig(t, test.settings)
-			a, b := run(t, "original", path), run(t, "ours", path)
+			a, b := runFor(t, 3*time.Second, "original", path), run(t, "ours", path)
 			status := 78
 			if test.difference == "port taken" {
 				status = 1

@@ -14,13 +14,13 @@ import (
 	"pixel-ping/internal/rig"
 )
 
-// A balancer keeps its connections for 2 seconds. If the daemon keeps them for longer, a
+// A balancer keeps its connections for 3 seconds. If the daemon keeps them for longer, a
 // hit over a connection that was idle until the last moment is answered; if not, the
 // daemon has closed it.
 func TestBalancerThatKeepsConnections(t *testing.T) {
 	t.Parallel()
-	const connections, idle = 250, 2 * time.Second
-	for keepalive, want := range map[float64]int64{2.5: 2 * connections, 1: connections} {
+	const connections, idle = 250, 3 * time.Second
+	for keepalive, want := range map[float64]int64{8: 2 * connections, 0.5: connections} {
 		received := rig.NewEndpoint(t)
 		d := rig.StartDaemon(t, map[string]any{"endpoint": "http://" + received.Address, "keepalive": keepalive})
 		var answered atomic.Int64

@@ -43,14 +43,14 @@ func TestConnectionsThatMakeRoom(t *testing.T) {
 	close(done)
 	visitors.Wait()
 	d.Signal(t, syscall.SIGTERM)
-	lost, refused := told(t, d, d.Wait(t))
+	lost, doubt, refused := told(t, d, d.Wait(t))
 	listener.Close()
 	application.Wait()
 
 	answered, saved := sum(l.answered), sum(l.saved)
 	t.Logf("%d hits were answered, %d requests were repeated", answered, repeated.Load())
-	if known := saved + lost + refused; known != answered {
-		t.Errorf("%d hits are accounted for, want the %d that were answered", known, answered)
+	if known := saved + lost + refused; known < answered || known-doubt > answered {
+		t.Errorf("%d hits are accounted for, %d of them perhaps twice, want the %d that were answered", known, doubt, answered)
 	}
 	if got := d.Stderr.String(); !strings.Contains(got, "connections closed for want of room") {
 		t.Errorf("no connection has made room; the standard error is:\n%s", got)

@@ -122,11 +122,11 @@ func testFlood(t *testing.T, f *flood, certificate string, limit int, visits tim
 	opening := time.Since(began)
 	peak := d.Memory(t).Peak
 
-	began = time.Now()
+	watch := rig.StartStopwatch(t)
 	d.Signal(t, syscall.SIGTERM)
 	body := application.Body(t)
 	status := d.Wait(t)
-	stop := time.Since(began)
+	stop := watch.Took()
 	close(stopped)
 	flooding.Wait()
 

@@ -52,7 +52,7 @@ func TestFlood(t *testing.T) {
 		t.Errorf("peak memory %d MB, want at most 100 MB", peak>>20)
 	}
 	d.Signal(t, syscall.SIGTERM)
-	held, refused := told(t, d, d.Wait(t))
+	held, _, refused := told(t, d, d.Wait(t))
 	if sum := held + refused; sum != keys {
 		t.Errorf("%d hits were answered, but the log accounts for %d", keys, sum)
 	}
