@@ -31,9 +31,9 @@ func answerAndReset(text string) func(net.Conn) {
 }
 
 // ending flushes a hit to an endpoint that gives this answer, or refuses the
-// connection if answer is nil. It returns what the program logs, and the counts of
-// the next flush.
-func (s *side) ending(t *testing.T, key string, answer func(net.Conn)) string {
+// connection if answer is nil. The program is to log so many lines that end a flush.
+// ending returns what it logs, and the counts of the next flush.
+func (s *side) ending(t *testing.T, key string, answer func(net.Conn), lines int) string {
 	t.Helper()
 	s.get(t, "/pixel.gif?key="+key)
 	stdout, stderr := len(s.Stdout.String()), len(s.Stderr.String())
@@ -49,7 +49,7 @@ func (s *side) ending(t *testing.T, key string, answer func(net.Conn)) string {
 		s.Stderr.WaitLine(t, stderr, "--- ")
 		s.endpoint.Open(t)
 	}
-	s.settle(stdout, stderr)
+	s.settle(stdout, stderr, lines)
 	logged := s.Stdout.String()[stdout:] + s.Stderr.String()[stderr:]
 	s.endpoint.SetAnswer(status(204))
 	stdout = len(s.Stdout.String())
@@ -62,22 +62,16 @@ func (s *side) ending(t *testing.T, key string, answer func(net.Conn)) string {
 	return strings.ReplaceAll(fmt.Sprintf("%s\tthen %v", logged, next), s.endpoint.Address, "ADDRESS")
 }
 
-// settle waits until the output, without its first stdout and stderr bytes, has
-// the line that ends a flush and has not grown for a tenth of a second: the
-// original writes two lines for some endings. For others it writes none, so settle
-// waits at most a second.
-func (s *side) settle(stdout, stderr int) {
-	last := ""
-	for limit, quiet := time.Now().Add(time.Second), time.Now(); time.Now().Before(limit); {
-		logged := s.Stdout.String()[stdout:] + s.Stderr.String()[stderr:]
-		if logged != last {
-			last, quiet = logged, time.Now()
+// settle waits until the output, without its first stdout and stderr bytes, has as many
+// lines that end a flush as there are to be, and for a tenth of a second after that, in
+// case there are more.
+func (s *side) settle(stdout, stderr, lines int) {
+	for limit := time.Now().Add(rig.Deadline); time.Now().Before(limit); <-time.After(5 * time.Millisecond) {
+		if logged := s.Stdout.String()[stdout:] + s.Stderr.String()[stderr:]; strings.Count(logged, "--- ") >= lines {
+			break
 		}
-		if strings.Contains(logged, "--- ") && time.Since(quiet) > 100*time.Millisecond {
-			return
-		}
-		<-time.After(5 * time.Millisecond)
 	}
+	<-time.After(100 * time.Millisecond)
 }
 
 // For each way in which a flush can end, both programs keep or drop the counts and
@@ -115,9 +109,15 @@ func TestEndings(t *testing.T) {
 			{"500 and a reset", "answer and reset", answerAndReset("HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\nso")},
 		} {
 			key := fmt.Sprintf("key%d", i)
+			lines := 1 // of the original
+			if test.difference == "101" {
+				lines = 0
+			} else if test.difference == "answer and reset" {
+				lines = 2
+			}
 			ends := make(chan string, 1)
-			go func() { ends <- theirs.ending(t, key, test.answer) }()
-			b := ours.ending(t, key, test.answer)
+			go func() { ends <- theirs.ending(t, key, test.answer, lines) }()
+			b := ours.ending(t, key, test.answer, 1)
 			a := <-ends
 			compared.flushes.Add(1)
 			what := fmt.Sprintf("%s, discard %v", test.name, discard)
@@ -184,7 +184,7 @@ func TestTooLarge(t *testing.T) {
 			s.endpoint.Next(t)
 			s.endpoint.Next(t)
 		}
-		s.settle(0, 0)
+		s.settle(0, 0, 1)
 		s.endpoint.SetAnswer(status(200))
 		counts[i] = s.counts(t)
 	}
