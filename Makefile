@@ -36,12 +36,12 @@ test: ## check formatting, vet, and run all tests
 	@unformatted=$$($(GOFMT) -l .) && test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	go vet ./... $(RECEIVER)
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v $$(go env CC) >/dev/null; then \
-		set -x; go test -race ./...; \
+		set -x; go test -race -timeout 30m ./...; \
 	elif [ "$(RACE)" = required ]; then \
 		echo "The race detector is required, and needs a C compiler: there is none."; exit 1; \
 	else \
 		echo "Without the race detector, as there is no C compiler for it."; \
-		set -x; go test ./...; \
+		set -x; go test -timeout 30m ./...; \
 	fi
 
 # The original, the Node that it is compared on, and the compiler for its own
@@ -114,7 +114,7 @@ e2e: build $(EXPRESS)/installed ## show it with real browsers, front ends and ap
 	@internal/rig/need ip iproute2
 	@internal/rig/need /usr/sbin/update-ca-certificates ca-certificates
 	@internal/rig/need unshare util-linux
-	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/e2e
+	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 20m ./internal/rig/e2e
 
 .PHONY: pictures
 pictures: build $(EXPRESS)/installed ## take the README's pictures of the pages anew (needs what e2e needs)
@@ -194,7 +194,7 @@ packages: build $(EXPRESS)/installed ## make archives, packages and images, and 
 	@internal/rig/need git git
 	@internal/rig/need npm nodejs npm
 	@internal/rig/need adduser adduser
-	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 10m ./internal/rig/packages
+	EXPRESS="$(CURDIR)/$(EXPRESS)" PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 20m ./internal/rig/packages
 
 # A small Debian, on which the machines of make systemd stand.
 LIVING = .build/systemd
@@ -208,7 +208,7 @@ systemd: build deb $(LIVING)/debian/pixel-test-machine ## install the package on
 	@internal/rig/need sysctl procps
 	CGO_ENABLED=0 go build -o $(LIVING)/receiver $(RECEIVER)
 	DEBIAN="$(CURDIR)/$(LIVING)/debian" PACKAGES="$(CURDIR)/.build/deb" RECEIVER="$(CURDIR)/$(LIVING)/receiver" \
-		PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 5m ./internal/rig/systemd
+		PIXEL_PING="$(CURDIR)/pixel-ping" go test -count=1 -v -timeout 15m ./internal/rig/systemd
 
 .PHONY: clean
 clean: ## remove what was built

@@ -190,9 +190,14 @@ func TestStreamHasWhatIsCounted(t *testing.T) {
 	s.redis.Signal(t, syscall.SIGTERM)
 	s.redis.Wait(t)
 	wait(twoThirds)
-	queued, err := filepath.Glob(s.folder + "/pixel-ping.0*")
-	if err != nil || len(queued) == 0 {
-		t.Errorf("rsyslog has no queue on disk: %q, %v", queued, err)
+	queued := func() bool {
+		names, _ := filepath.Glob(s.folder + "/pixel-ping.0*")
+		return len(names) > 0
+	}
+	for limit := time.Now().Add(rig.Deadline); !queued(); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("rsyslog has no queue on disk; its output is:\n%s", s.rsyslog.Stdout)
+		}
 	}
 	// Redis needs a while to load what it has written, and answers with errors meanwhile.
 	s.startRedis(t, "--key-load-delay", "200")

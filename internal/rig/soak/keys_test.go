@@ -52,13 +52,13 @@ func TestFlood(t *testing.T) {
 		t.Errorf("peak memory %d MB, want at most 100 MB", peak>>20)
 	}
 	d.Signal(t, syscall.SIGTERM)
-	held, _, refused := told(t, d, d.Wait(t))
-	if sum := held + refused; sum != keys {
-		t.Errorf("%d hits were answered, but the log accounts for %d", keys, sum)
+	held, doubt, refused := told(t, d, d.Wait(t))
+	if sum := held + refused; sum < keys || sum-doubt > keys {
+		t.Errorf("%d hits were answered, but the log accounts for %d, or up to %d fewer", keys, sum, doubt)
 	}
 	// A key takes 128 bytes and its own length. The store may fill twice: while
 	// one batch is being sent, another one is collected.
-	if most := int64(2 * 10 << 20 / 129); held > most || held < most/4 {
+	if most := int64(2 * 10 << 20 / 129); held-doubt > most || held < most/4 {
 		t.Errorf("%d keys were held, want at most %d and at least a quarter of that", held, most)
 	}
 }
