@@ -156,7 +156,7 @@ func flushOnce(t *testing.T, d *rig.Daemon) {
 	t.Helper()
 	out, err := len(d.Stdout.String()), len(d.Stderr.String())
 	d.Signal(t, syscall.SIGUSR2)
-	for limit := time.Now().Add(3 * rig.Deadline); ; <-time.After(10 * time.Millisecond) {
+	for limit := time.Now().Add(rig.Deadline); ; <-time.After(10 * time.Millisecond) {
 		if strings.Contains(d.Stdout.String()[out:], "--- flushed ---\n") ||
 			strings.Contains("\n"+d.Stderr.String()[err:], "\n--- ") {
 			return

@@ -207,7 +207,7 @@ func TestStreamHasWhatIsCounted(t *testing.T) {
 	d.Stop(t)
 	counted := rig.Counts[int64](t, received.Body(t))
 	entries := func() string { return s.cli(t, "XLEN", "hits")[0] }
-	for limit := time.Now().Add(2 * rig.Deadline); entries() != "10000"; <-time.After(100 * time.Millisecond) {
+	for limit := time.Now().Add(rig.Deadline); entries() != "10000"; <-time.After(100 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Errorf("the stream has %s entries, want 10,000; rsyslog's output is:\n%s", entries(), s.rsyslog.Stdout)
 			break
