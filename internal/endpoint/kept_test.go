@@ -129,6 +129,33 @@ func TestSecondTryFails(t *testing.T) {
 	}
 }
 
+// The application is down until the try that begins a search. It saves that one, and its answer is lost. The counts are sent
+// once more before they are divided.
+func TestLastTryIsSaved(t *testing.T) {
+	keys := honest(10)
+	for status, tries := range map[string]int{"500 X": rowRefused, "503 X": rowDoubt, "": rowDoubt} {
+		var r *rigged
+		r = newKept(t, func(p posted) string {
+			if len(p.counts) == 0 {
+				return "204 No Content"
+			}
+			if tries--; tries == 0 {
+				r.known[p.id] = true
+				for key, n := range p.counts {
+					r.saved[key] += n
+				}
+			}
+			if tries < 0 {
+				return "204 No Content"
+			}
+			return status
+		})
+		b := r.batch(keys...)
+		r.flushes(b)
+		r.expectDelivered(b, keys)
+	}
+}
+
 // A part is answered with 409. Then it is saved, and answered with a status that is known to be for the content. It is
 // sent once more before it is divided.
 func TestSecondTryAfterAnotherStatus(t *testing.T) {

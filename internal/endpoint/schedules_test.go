@@ -235,13 +235,13 @@ func TestSecondTryStaysInDoubt(t *testing.T) {
 	}
 	dial, dials := r.Dial, 0
 	r.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if dials++; dials == 4 { // after the whole, the empty object, and the first try of a half
+		if dials++; dials == 5 { // after the whole, the empty object, the whole again, and the first try of a half
 			return nil, io.ErrUnexpectedEOF
 		}
 		return dial(ctx, network, address)
 	}
 	r.send(b)
-	if kept := r.store.Doubtful(true); dials != 4 || !b.Doubt || kept == 0 {
+	if kept := r.store.Doubtful(true); dials != 5 || !b.Doubt || kept == 0 {
 		t.Errorf("after %d connections, in doubt is %v", dials, b.Doubt)
 	}
 }

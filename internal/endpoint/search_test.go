@@ -321,7 +321,7 @@ func TestVainSearch(t *testing.T) {
 			t.Errorf("the report of flush %d is %+v, want %+v", flush, got, want)
 		}
 	}
-	r.expectSent(8, 2)
+	r.expectSent(9, 2)
 }
 
 // A key that is alone in its batch is set aside if another batch was accepted since it was first refused.
