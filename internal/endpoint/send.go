@@ -79,8 +79,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 		}
 		searching = true
 		*budget--
-		retried = !retried && f.Outcome != post.Late &&
-			(b.Doubt || b.Kept() && f.Written && f.Outcome >= 500)
+		retried = !retried && f.Outcome != post.Late && (b.Doubt || b.Kept() && f.Written && f.Outcome >= 500)
 		if retried {
 			continue // If it is saved, an application that looks at ids accepts it now.
 		}
