@@ -165,7 +165,7 @@ func TestScanner(t *testing.T) {
 			}
 			missing := func(key string) bool { return r.saved[key] == 0 }
 			b, flushes := r.batch(slices.Concat(keys, bad)...), 0
-			for ; slices.ContainsFunc(keys, missing) && flushes < 30; flushes++ {
+			for ; slices.ContainsFunc(keys, missing) && flushes < 60; flushes++ {
 				r.send(b)
 				if r.sent(); !b.Done() && !b.Doubt {
 					memo := b.Memo
