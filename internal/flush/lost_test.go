@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -289,6 +290,13 @@ func TestOutageWritesNothing(t *testing.T) {
 	})
 }
 
+// TestMain keeps go test from writing a log of the files that the tests open. It would fail while fullDisk is in effect.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.testlogfile", "")
+	os.Exit(m.Run())
+}
+
 // fullDisk returns a function that keeps this process from making files of a journal, or no longer does.
 func fullDisk(t *testing.T) func(bool) {
 	t.Helper()
@@ -299,7 +307,7 @@ func fullDisk(t *testing.T) func(bool) {
 	set := func(full bool) {
 		limit := old
 		if full {
-			limit.Cur = 512 << 10 // less than such a file; the log of go test needs some
+			limit.Cur = 512 << 10 // less than such a file
 		}
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@
 package hits
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -230,6 +231,13 @@ func TestMemoryOnly(t *testing.T) {
 	}
 }
 
+// TestMain keeps go test from writing a log of the files that the tests open. It would fail while fullDisk is in effect.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.testlogfile", "")
+	os.Exit(m.Run())
+}
+
 // fullDisk counts keys of 16 kB until one is in memory only. No file may be written from then on, until
 // full is called with false.
 func fullDisk(t *testing.T, s *Store) (full func(bool)) {
@@ -241,7 +249,7 @@ func fullDisk(t *testing.T, s *Store) (full func(bool)) {
 	full = func(full bool) {
 		limit := old
 		if full {
-			limit.Cur = 512 << 10 // less than a file of the journal; the log of go test needs some
+			limit.Cur = 512 << 10 // less than a file of the journal
 		}
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 			t.Fatal(err)
