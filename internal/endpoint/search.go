@@ -148,7 +148,7 @@ func (e *Endpoint) narrow(ctx context.Context, s *search, f *post.Failure, setAs
 	case len(s.tried)+1 < maxAlone && s.tryAnother():
 	case s.largest > 0 && b.Skip == 0 && (f.Outcome == 413 || !s.content && e.Ping(ctx).Err == nil):
 		e.setAside(s, len(b.List), setAside) // All that is accepted is smaller.
-	case s.content || s.credit > 0:
+	case s.content || s.credit > 0 && (s.largest == 0 || b.Skip > 0): // No empty object was refused.
 		s.credit--
 		e.setAside(s, b.First+1, setAside)
 	default:
