@@ -153,6 +153,10 @@ func TestLastTryIsSaved(t *testing.T) {
 		b := r.batch(keys...)
 		r.flushes(b)
 		r.expectDelivered(b, keys)
+		r.sent()
+		tries = 2
+		r.send(r.batch("later")) // Nothing was found, so one failure begins no search.
+		r.expectSent(1, 0)
 	}
 }
 

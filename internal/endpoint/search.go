@@ -105,11 +105,12 @@ func (e *Endpoint) next(b *hits.Batch, s *search) (from, end int) {
 func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 	e.accepted++
 	s := m.search
-	*m = memo{search: s, before: e.accepted, ends: m.ends}
-	if s == nil {
+	*m = memo{before: e.accepted, ends: m.ends}
+	if s == nil || s.limit+s.first == 0 { // The second try of what began the search needs none.
 		b.Accepted()
 		return
 	}
+	m.search = s
 	s.largest, s.inARow = max(s.largest, e.BodySize(b.Part())), 0
 	b.Accepted()
 	if s.tooLarge > 0 {
