@@ -54,8 +54,8 @@ func (e *Endpoint) begin(b *hits.Batch, m *memo, f *post.Failure) *search {
 	return s
 }
 
-// explains reports whether the content may be the reason of a failure, without a question. If one search after another
-// meets a status that is not its own, that status may have another reason in the content.
+// explains reports whether the content may be the reason of a failure, without a question. It may be if the status has ended
+// several searches, too: content may be refused for two reasons.
 func (e *Endpoint) explains(m *memo, f *post.Failure, again bool) bool {
 	s, o := m.search, f.Outcome
 	return tooLarge(f, again) ||
@@ -125,8 +125,8 @@ func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 	}
 }
 
-// narrow goes on after the part under way was refused, and reports whether the search can go on. When many keys are
-// refused in a row, it can not if an empty object is refused as well: then they are not the reason.
+// narrow goes on after the part under way was refused, and reports whether the search can go on. When many keys in a row are
+// refused, it sends an empty object: if that is refused as well, the keys are not the reason, and the search ends.
 func (e *Endpoint) narrow(ctx context.Context, s *search, f *post.Failure, setAside func([]hits.Count)) bool {
 	b := s.batch
 	size := e.BodySize(b.Part())

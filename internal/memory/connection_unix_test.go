@@ -99,8 +99,8 @@ func TestMemoryOfAConnection(t *testing.T) {
 			defer client.Close()
 			clients = append(clients, client)
 		}
-		// While the server reads, it holds garbage, too. It has read everything if it has held
-		// the same for half a second, but for a hundredth.
+		// While the server reads, it holds garbage, too. It has read everything if what it holds
+		// has changed by a hundredth at most for half a second.
 		each, limit := int64(0), time.Now().Add(rig.Deadline)
 		for same := 0; same < 10 && time.Now().Before(limit); <-time.After(50 * time.Millisecond) {
 			now := (held() - before) / n

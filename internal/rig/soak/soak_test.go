@@ -213,8 +213,8 @@ func generation(t *testing.T, port, endpoint string) (lost, doubt, refused int64
 }
 
 // told returns how many hits the log of a daemon that has ended says were not
-// delivered, how many fewer these may be, and how many were not counted. Fewer were not
-// delivered if the application may have saved some, and if a stop had no time to count.
+// delivered, how many fewer these may be, and how many were not counted. They may be fewer
+// if the application may have saved some, or if a stop had no time to count.
 func told(t *testing.T, daemon *rig.Daemon, status int) (lost, doubt, refused int64) {
 	t.Helper()
 	for line := range strings.Lines(daemon.Stderr.String()) {
