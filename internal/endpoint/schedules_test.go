@@ -46,7 +46,8 @@ func TestMinuteForEachPart(t *testing.T) {
 }
 
 // The application begins to refuse everything in a search, also empty objects: a firewall does so after many refusals.
-// Few keys are set aside then, or none if an empty object is refused first, and the search ends.
+// Few keys are set aside then, or none if an empty object is refused first. The search ends, and is not said to be in
+// vain, so that no other batch is sent to this application.
 func TestEverythingIsRefusedInASearch(t *testing.T) {
 	for _, status := range []string{"403 X", "500 X", "503 X"} {
 		for _, small := range []bool{false, true} { // only the smallest key is accepted
@@ -64,16 +65,19 @@ func TestEverythingIsRefusedInASearch(t *testing.T) {
 				return "204 X"
 			}
 			b := r.batch(keys...)
-			r.send(b)
+			vain := r.send(b).Vain
 			r.accepted++ // another batch, meanwhile
 			for range rowDoubt - 1 {
-				r.send(b)
+				vain = r.send(b).Vain || vain
 			}
 			if r.sent(); accepted != most {
 				t.Errorf("%s: %d parts are accepted, want %d", status, accepted, most)
 			}
 			for range 5 {
-				r.send(b)
+				vain = r.send(b).Vain || vain
+			}
+			if vain {
+				t.Errorf("%s: the search was in vain", status)
 			}
 			if full, _ := r.sent(); full > 5 {
 				t.Errorf("%s: %d POSTs in 5 flushes after the search", status, full)

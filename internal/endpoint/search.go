@@ -117,52 +117,53 @@ func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 		e.limit, e.limited = s.tooLarge/2, time.Now()
 	}
 	e.found[s.began] = time.Now()
-	switch {
-	case len(s.tried) > 0:
+	if len(s.tried) > 0 {
 		e.setAside(s, b.First+1, setAside)
-	case b.First >= s.halved:
+	} else if b.First >= s.halved {
 		s.limit *= 2
 	}
 }
 
-// narrow goes on after the part under way was refused, and reports whether the search can go on. When many keys in a row are
-// refused, it sends an empty object: if that is refused as well, the keys are not the reason, and the search ends.
-func (e *Endpoint) narrow(ctx context.Context, s *search, f *post.Failure, setAside func([]hits.Count)) bool {
-	b := s.batch
-	size := e.BodySize(b.Part())
+// narrow goes on after the part under way was refused. It reports whether the search goes on, and if not, whether it was in
+// vain. When many keys in a row are refused, narrow sends an empty object: if that is refused, too, nothing is known.
+func (e *Endpoint) narrow(ctx context.Context, s *search, f *post.Failure, setAside func([]hits.Count)) (goesOn, vain bool) {
+	b, size := s.batch, e.BodySize(s.batch.Part())
 	if b.End-b.From > 1 || b.From > b.First && s.first == 0 { // several, or one that an earlier search tried out of turn
 		s.limit, s.halved = size/2, b.End
 		if f.Outcome == 413 {
 			s.tooLarge = size
 		}
-		return true
+		return true, false
 	}
 	s.alone, s.inARow = s.alone+1, s.inARow+1
 	if b.From == b.First {
 		s.first = size
 	}
 	switch {
-	case f.Outcome >= 500 && s.alone >= maxBroken, s.inARow%(maxAlone+1) == 0 && e.Ping(ctx).Err != nil:
-		return false
+	case f.Outcome >= 500 && s.alone >= maxBroken:
+		return false, true
+	case s.inARow%(maxAlone+1) == 0 && e.Ping(ctx).Err != nil:
+		return false, false
 	case s.largest >= s.first && s.first > 0:
 		e.setAside(s, b.First+1, setAside)
 	case len(s.tried)+1 < maxAlone && s.tryAnother():
-	case s.largest > 0 && b.Skip == 0 && (f.Outcome == 413 || !s.content && e.Ping(ctx).Err == nil):
+	case s.largest > 0 && b.Skip == 0 && f.Outcome != 413 && !s.content && e.Ping(ctx).Err != nil:
+		return false, false
+	case s.largest > 0 && b.Skip == 0 && (f.Outcome == 413 || !s.content):
 		e.setAside(s, len(b.List), setAside) // All that is accepted is smaller.
-	case s.content || s.credit > 0 && (s.largest == 0 || b.Skip > 0): // No empty object was refused.
+	case s.content || s.credit > 0:
 		s.credit--
 		e.setAside(s, b.First+1, setAside)
 	default:
-		return false
+		return false, true
 	}
-	return true
+	return true, false
 }
 
 // tryAnother chooses a key to try out of turn: by turns the one with the most hits, since a client who makes up many keys
 // hits each of them seldom, and any one, since most keys may be honest.
 func (s *search) tryAnother() bool {
-	b := s.batch
-	others := len(b.List) - b.First - 1
+	b, others := s.batch, len(s.batch.List)-s.batch.First-1
 	if len(s.tried) >= others || b.Skip > 0 {
 		return false
 	}

@@ -88,10 +88,10 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 		if tooLarge(f, again) {
 			m.row = 1 // What follows is another part.
 		}
-		goesOn := e.narrow(ctx, m.search, f, setAside)
+		goesOn, vain := e.narrow(ctx, m.search, f, setAside)
 		b.From, b.End = b.First, b.First
 		if !goesOn {
-			m.search, m.vain, r.Answered, r.Vain = nil, true, true, true
+			m.search, m.vain, r.Answered, r.Vain = nil, vain, vain, vain
 			if b.First == first || f.Outcome >= 500 {
 				m.wait()
 			}
@@ -133,12 +133,11 @@ func (e *Endpoint) note(m *memo, f *post.Failure) {
 // row, and that the application accepts an empty object, which suspects sends: so the application is there, and the
 // secret is right.
 func (e *Endpoint) suspects(ctx context.Context, m *memo, f *post.Failure, resent bool, r *Report) bool {
-	row := rowDoubt
-	if isRefusal(f.Outcome) && !resent {
-		row = rowRefused
-		if e.hasFound(f.Outcome) {
-			row = 1
-		}
+	row := rowRefused
+	if resent || !isRefusal(f.Outcome) {
+		row = rowDoubt
+	} else if e.hasFound(f.Outcome) {
+		row = 1
 	}
 	if !mayBeContent(f.Outcome) || m.row < max(row, m.askAt) {
 		return false
