@@ -17,8 +17,8 @@ const (
 	maxPause = 60
 	// memory is how long it is remembered what the application refuses, as applications change.
 	memory = time.Hour
-	// MaxRefused is how many POSTs of a flush may be refused in searches: 100, less three of other batches and four empty ones.
-	MaxRefused = 93
+	// MaxRefused is how many POSTs of a flush may be refused in searches: 100, less three of other batches and an empty one.
+	MaxRefused = 96
 )
 
 // A memo is what is remembered of the counts in a batch since a part of them was accepted.

@@ -611,34 +611,39 @@ func TestStatsOfDoubtInTheJournal(t *testing.T) {
 	}
 }
 
-// Two batches have many keys that are refused. In a flush, at most a hundred POSTs of both are.
+// Two batches have many keys that are refused. In a flush, at most a hundred POSTs are, also if everything is refused at
+// the end of it, empty objects too.
 func TestRefusalsOfAFlush(t *testing.T) {
 	for _, status := range []string{"403 Forbidden", "500 Oops"} {
-		refused, delivered := 0, 0
-		l := &lives{answer: func(p part) string {
-			for key := range p.counts {
-				if strings.HasPrefix(key, "bad") {
+		for _, most := range []int{90, 96, 1000} { // From then on, everything is refused.
+			refused, delivered := 0, 0
+			l := &lives{answer: func(p part) string {
+				bad := refused >= most
+				for key := range p.counts {
+					bad = bad || strings.HasPrefix(key, "bad")
+				}
+				if bad {
 					refused++
 					return status
 				}
+				delivered += len(p.counts)
+				return "204 No Content"
+			}}
+			store, flush, _ := l.process(t)
+			for batch := range 2 {
+				for i := range 100 {
+					store.Record(fmt.Sprint("bad", batch, i))
+					store.Record(fmt.Sprint("good", batch, i))
+				}
+				flush()
 			}
-			delivered += len(p.counts)
-			return "204 No Content"
-		}}
-		store, flush, _ := l.process(t)
-		for batch := range 2 {
-			for i := range 100 {
-				store.Record(fmt.Sprint("bad", batch, i))
-				store.Record(fmt.Sprint("good", batch, i))
-			}
-			flush()
-		}
-		for i := range 5 {
-			if refused = 0; i == 4 && delivered == 0 {
-				t.Errorf("%s: nothing is delivered", status)
-			}
-			if flush(); refused > 100 {
-				t.Errorf("%s: %d POSTs of a flush are refused", status, refused)
+			for i := range 5 {
+				if refused = 0; i == 4 && delivered == 0 {
+					t.Errorf("%s: nothing is delivered", status)
+				}
+				if flush(); refused > 100 {
+					t.Errorf("%s: %d POSTs of a flush are refused", status, refused)
+				}
 			}
 		}
 	}
