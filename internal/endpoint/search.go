@@ -22,7 +22,7 @@ const (
 //
 // The parts begin with the smallest keys. If a key is refused alone, and a larger body was accepted, the key itself is
 // the reason. Otherwise some of the larger keys are tried out of turn, each alone. If one of them is accepted, the
-// reason is the first key. If none is, it is the size (unless a smaller key was set aside), or nothing is accepted.
+// reason is the first key. If none is, the application accepts no large bodies, or nothing, or many keys are bad.
 type search struct {
 	batch *hits.Batch
 	began post.Outcome // the outcome that the search is to explain
@@ -38,7 +38,7 @@ type search struct {
 	inARow   int       // how many of them since a part was accepted
 	first    int64     // the size of the first key, once that is refused alone
 	tried    []int     // the positions of the keys that were tried out of turn for it; the last one is tried now
-	content  bool      // a key was set aside alone after something was accepted: the size is not the reason
+	content  bool      // a key was set aside alone after another one was accepted: the size is not the reason
 }
 
 // begin begins a search after a failure.
@@ -106,12 +106,11 @@ func (e *Endpoint) accept(b *hits.Batch, m *memo, setAside func([]hits.Count)) {
 	e.accepted++
 	s := m.search
 	*m = memo{before: e.accepted, ends: m.ends}
-	if s == nil || s.limit+s.first == 0 { // The second try of what began the search needs none.
+	if s == nil || s.limit+s.first == 0 { // Nothing was divided: the second try was accepted, and the search ends.
 		b.Accepted()
 		return
 	}
-	m.search = s
-	s.largest, s.inARow = max(s.largest, e.BodySize(b.Part())), 0
+	m.search, s.largest, s.inARow = s, max(s.largest, e.BodySize(b.Part())), 0
 	b.Accepted()
 	if s.tooLarge > 0 {
 		e.limit, e.limited = s.tooLarge/2, time.Now()
@@ -147,10 +146,11 @@ func (e *Endpoint) narrow(ctx context.Context, s *search, f *post.Failure, setAs
 	case s.largest >= s.first && s.first > 0:
 		e.setAside(s, b.First+1, setAside)
 	case len(s.tried)+1 < maxAlone && s.tryAnother():
-	case s.largest > 0 && b.Skip == 0 && f.Outcome != 413 && !s.content && e.Ping(ctx).Err != nil:
-		return false, false
-	case s.largest > 0 && b.Skip == 0 && (f.Outcome == 413 || !s.content):
-		e.setAside(s, len(b.List), setAside) // All that is accepted is smaller.
+	case s.largest > 0 && b.Skip == 0 && (f.Outcome == 413 || !s.content): // All that is accepted is smaller.
+		if f.Outcome != 413 && e.Ping(ctx).Err != nil {
+			return false, false
+		}
+		e.setAside(s, len(b.List), setAside)
 	case s.content || s.credit > 0:
 		s.credit--
 		e.setAside(s, b.First+1, setAside)
@@ -160,8 +160,8 @@ func (e *Endpoint) narrow(ctx context.Context, s *search, f *post.Failure, setAs
 	return true, false
 }
 
-// tryAnother chooses a key to try out of turn: by turns the one with the most hits, since a client who makes up many keys
-// hits each of them seldom, and any one, since most keys may be honest.
+// tryAnother chooses a key to try out of turn, if there is one. Every second choice is the key with the most hits, since a
+// client who makes up many keys hits each of them seldom. The others are random, since most keys may be honest.
 func (s *search) tryAnother() bool {
 	b, others := s.batch, len(s.batch.List)-s.batch.First-1
 	if len(s.tried) >= others || b.Skip > 0 {

@@ -105,7 +105,7 @@ func (s *Store) SealRecovered() {
 	}
 }
 
-// register adds a batch to those that are out. So many counted hits are in it now, or set aside, or lost.
+// register adds a batch to those that are out, in place of so many counted hits. Some of these may be set aside or lost.
 func (s *Store) register(b *Batch, counted int64) {
 	s.batches = append(s.batches, b)
 	left := b.Left()
