@@ -44,8 +44,8 @@ type Journal struct {
 	dir    *os.File                // locked
 	before func(step string) error // nil but in tests; called before each change of the disk, which an error prevents
 
-	live, next *File // nil if there is none
-	failure    error // why there is no live file
+	live, next           *File // nil if there is none
+	failure, nextFailure error // why there is no live file, and no next one
 }
 
 // Open locks the directory, creates it if it is missing, and reads what an earlier process left there. Its live
@@ -197,7 +197,7 @@ func (j *Journal) Add(key string, hits int64) (*int64, error) {
 // Prepare makes the file that follows the live one. It is called before Seal, without the lock.
 func (j *Journal) Prepare() {
 	if j.next == nil {
-		j.next, j.failure = j.create()
+		j.next, j.nextFailure = j.create()
 	}
 }
 
@@ -207,7 +207,7 @@ func (j *Journal) Seal() *File {
 	if f != nil && f.used == headerSize {
 		return nil
 	}
-	j.live, j.next = j.next, nil
+	j.live, j.failure, j.next = j.next, j.nextFailure, nil
 	return f
 }
 

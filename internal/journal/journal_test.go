@@ -449,6 +449,10 @@ func TestFullDiskAtTheStart(t *testing.T) {
 			t.Errorf("a key is added: %v", err)
 		}
 		full = false
+		j.Prepare() // Hits come before the seal that follows, and while the next file is made.
+		if n, err := j.Add("a", 1); n != nil || !errors.Is(err, cause) {
+			t.Errorf("between Prepare and Seal, a key is added at %v: %v", n, err)
+		}
 		if seal(j) != nil {
 			t.Error("there is a file")
 		}
