@@ -252,6 +252,38 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// Counts that are sealed take room, and are pending, while their keys are sorted, too. Seal calls its function then.
+func TestLimitWhileSealing(t *testing.T) {
+	s := NewStore(8 * cost(Count{Key: "a"}))
+	fill := func(first, last byte) {
+		for key := first; key <= last; key++ {
+			s.Record(string(key))
+		}
+	}
+	fill('a', 'h')
+	b := seal(s)
+	fill('i', 'p')
+	s.Merge(b)
+	s.SetAside([]Count{{Key: "h", Hits: 1}}) // so that Seal finds it among the counts
+	before := s.Stats()
+	called := false
+	s.Seal(func([]Count) {
+		called = true
+		if got := s.Stats(); got != before {
+			t.Errorf("the store has counted %+v, want %+v", got, before)
+		}
+		if fill('q', 'q'); s.Stats().Refused != 1 {
+			t.Error("a key is counted, though twice the limit is taken")
+		}
+	}, false)
+	if !called {
+		t.Error("the function was not called")
+	}
+	if got, want := s.Stats(), (stats.Hits{Recorded: 16, Refused: 1, Pending: 15, Keys: 15, Aside: 1}); got != want {
+		t.Errorf("the store has counted %+v, want %+v", got, want)
+	}
+}
+
 // A key that is longer than the limit does not cause flushes.
 func TestKeyThatIsTooLong(t *testing.T) {
 	s := NewStore(200)

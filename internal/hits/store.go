@@ -86,7 +86,7 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	for _, file := range sealed {
 		b := s.newBatch(file.Records, file)
 		b.Progress = file.Progress
-		s.register(b, 0)
+		s.register(0, 0, 0, b)
 	}
 	s.Recovered = s.List()
 	return s, nil
@@ -105,18 +105,23 @@ func (s *Store) SealRecovered() {
 	}
 }
 
-// register adds a batch to those that are out, in place of so many counted hits. Some of these may be set aside or lost.
-func (s *Store) register(b *Batch, counted int64) {
-	s.batches = append(s.batches, b)
-	left := b.Left()
-	bytes, hits := cost(left...), Sum(left)
+// register adds batches to those that are out, in place of so many keys, hits and bytes that count as out.
+func (s *Store) register(keys, hits, bytes int64, batches ...*Batch) {
+	s.batches = append(s.batches, batches...)
+	keys, hits, bytes = -keys, -hits, -bytes
+	for _, b := range batches {
+		left := b.Left()
+		keys, hits, bytes = keys+int64(len(left)), hits+Sum(left), bytes+cost(left...)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.Keys += int64(len(left))
+	s.stats.Keys += keys
 	s.stats.Pending += hits
-	s.counted -= counted
 	s.out += bytes
 }
+
+// gone takes a list of a batch out of what counts as out.
+func (s *Store) gone(list []Count) { s.register(int64(len(list)), Sum(list), cost(list...)) }
 
 // Record adds a hit to key (the original's record). It stores a new key as a copy, and allocates nothing for a known
 // one. If there is no room for a new key, Record refuses the hit, and sends a value to Full: once until a delivery.
@@ -224,16 +229,6 @@ func (s *Store) fail(err error, consequence string) {
 	}
 }
 
-// gone takes a list of a batch out of what the Store counts as held.
-func (s *Store) gone(list []Count) {
-	bytes, hits := cost(list...), Sum(list)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stats.Keys -= int64(len(list))
-	s.out -= bytes
-	s.stats.Pending -= hits
-}
-
 // List returns a copy of the counts, sorted by the bytes of their keys. A hit that comes meanwhile may be missing.
 func (s *Store) List() []Count {
 	const atOnce = 500
@@ -299,15 +294,25 @@ func (s *Store) Seal(setAside func(list []Count), always bool) {
 	if s.journal != nil {
 		file, s.loose = s.journal.Seal(), make(Counts)
 	}
-	s.live, s.held = make(Counts), 0
-	counted := s.counted
+	keys, hits, bytes := int64(len(live)+len(loose)), s.counted, s.held
+	s.live, s.counted, s.held = make(Counts), 0, 0
+	s.stats.Keys += keys
+	s.stats.Pending += hits
+	s.out += bytes // at once: hits that are recorded while the keys are sorted take room, too
 	s.mu.Unlock()
-	s.seal(live, file, counted, setAside)
-	s.seal(loose, nil, 0, setAside)
+	first, second := s.seal(live, file, setAside), s.seal(loose, nil, setAside)
+	s.register(keys, hits, bytes, first, second)
+	for _, b := range []*Batch{first, second} {
+		if len(b.List) == 0 {
+			s.Forget(b)
+		} else {
+			b.Memo, s.memo = s.memo, nil
+		}
+	}
 }
 
-// seal makes a batch of counts. file is the journal's file that has them, or nil. See register for counted.
-func (s *Store) seal(counts Counts, file *journal.File, counted int64, setAside func(list []Count)) {
+// seal makes a batch of counts. file is the journal's file that has them, or nil.
+func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Count)) *Batch {
 	var aside []Count
 	list := slices.DeleteFunc(s.read(counts), func(count Count) bool {
 		if s.aside[count.Key] == nil {
@@ -323,13 +328,7 @@ func (s *Store) seal(counts Counts, file *journal.File, counted int64, setAside 
 			journal.Add(counts[count.Key], -count.Hits)
 		}
 	}
-	b := s.newBatch(list, file)
-	s.register(b, counted)
-	if len(list) == 0 {
-		s.Forget(b)
-		return
-	}
-	b.Memo, s.memo = s.memo, nil
+	return s.newBatch(list, file)
 }
 
 // read returns the counts sorted by the bytes of their keys, which is the order in which they are logged and sent. It
@@ -416,7 +415,7 @@ func (s *Store) SealAside() *Batch {
 		return nil
 	}
 	b := s.newBatch(s.read(s.aside), nil)
-	s.register(b, 0)
+	s.register(0, 0, 0, b)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.aside, s.asideHeld, s.stats.Aside = make(Counts), 0, 0

@@ -37,15 +37,19 @@ func hitMany(t *testing.T, address string, keys int, ending string) {
 	}
 }
 
-// While the application is down, the daemon serves a flood of invented keys. The
-// memory that it takes is bounded, and its log accounts for every hit.
+// While the application is down, the daemon serves a flood of invented keys, and
+// flushes all the time. The memory that it takes is bounded, and its log accounts
+// for every hit.
 func TestFlood(t *testing.T) {
 	t.Parallel()
-	const keys = 400_000
+	const flushes, keys = 100, 400_000
 	d := rig.StartDaemon(t, map[string]any{
 		"endpoint": "http://127.0.0.1:" + rig.FreePort(t), "interval": 1, "maxmemory": 10,
 	})
-	hitMany(t, d.Address, keys, "")
+	for i := range flushes {
+		d.Signal(t, syscall.SIGUSR2)
+		hitMany(t, d.Address, keys/flushes, fmt.Sprintf("-%d", i))
+	}
 	peak := d.Memory(t).Peak
 	t.Logf("peak memory %d MB", peak>>20)
 	if peak > 100<<20 {
