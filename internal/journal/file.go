@@ -44,6 +44,7 @@ type File struct {
 	used    int              // how much of data has records
 	offsets map[string]int64 // of the records, as they were read
 	growth  chan error       // receives the result when the file has grown; nil if that is not under way
+	late    time.Time        // when no hit waits for growth any more
 	failed  error            // why the file could not grow
 	retry   time.Time        // when to try again
 }
@@ -51,6 +52,8 @@ type File struct {
 const (
 	// growSize is how much a file grows by, ahead of its use: some ten thousand keys.
 	growSize = 1 << 20
+	// growTime is how long hits that need the room wait for that, from when it began. A disk that works is quicker.
+	growTime = 100 * time.Millisecond
 	// retryAfter is the time between two attempts to grow. Each may fill the disk for a moment.
 	retryAfter = time.Second
 )
@@ -134,7 +137,7 @@ func (j *Journal) create() (*File, error) {
 func (f *File) growMore() {
 	growth, start := make(chan error, 1), f.size
 	go func() { growth <- f.grow(start) }()
-	f.growth = growth
+	f.growth, f.late = growth, time.Now().Add(growTime)
 }
 
 // grow fills the file with zeroes from start on: a hole in the file has no room on the disk yet, and a hit that needs
@@ -156,8 +159,7 @@ func (f *File) grow(start int) error {
 
 var errSlow = errors.New("the disk is too slow")
 
-// reopen maps a file that an earlier process has left, so that keys are added to it again. It returns the addresses of
-// its counts. After an error the file is as before.
+// reopen maps a file of an earlier process for more keys. It returns the addresses of its counts, or changes nothing.
 func (f *File) reopen() (counts map[string]*int64, err error) {
 	f.size = (f.used + growSize - 1) / growSize * growSize
 	if info, err := f.file.Stat(); err != nil || info.Size() < int64(f.size) {
@@ -187,8 +189,7 @@ func (f *File) reopen() (counts map[string]*int64, err error) {
 	return counts, nil
 }
 
-// add stores a record, and returns the address of its count. A reader sees the record when its second word is
-// stored, which is last.
+// add stores a record, and returns the address of its count. The second word, which makes it a record, is stored last.
 func (f *File) add(r Record) (n *int64, err error) {
 	at := f.used
 	if at+recordSize(r.Key) > f.size {
@@ -217,7 +218,7 @@ func copyByPage(to []byte, offset int, key string) {
 	}
 }
 
-// extend takes the room that the file has grown by. It waits for no disk.
+// extend takes the room that the file has grown by. It does not wait for a disk that is slow.
 func (f *File) extend() (err error) {
 	if f.growth == nil {
 		if time.Now().Before(f.retry) {
@@ -225,9 +226,13 @@ func (f *File) extend() (err error) {
 		}
 		f.growMore()
 	}
+	var late <-chan time.Time
+	if len(f.growth) == 0 && !f.journal.Patient {
+		late = time.After(time.Until(f.late))
+	}
 	select {
 	case err = <-f.growth:
-	default:
+	case <-late:
 		return cmp.Or(f.failed, errSlow)
 	}
 	if f.growth, f.failed = nil, err; err != nil {
@@ -298,8 +303,7 @@ func (f *File) read() error {
 	return err
 }
 
-// readHeader returns the header of a file of the journal, or zeroes if the file was never used. Its error says that
-// the file is of another format.
+// readHeader returns the header of a file, zeroes if the file was never used, or an error if it is of another format.
 func readHeader(file *os.File) ([]byte, error) {
 	header := make([]byte, headerSize)
 	if _, err := file.ReadAt(header, 0); err != nil && err != io.EOF {

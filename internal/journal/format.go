@@ -16,8 +16,7 @@ const (
 
 	maxHits = 1 << 48
 	maxKey  = 1<<16 - 1
-	// maxGap is how many bytes without a record scan reads in a row: enough for the damage of a power cut, and
-	// little time in a file that is one large hole.
+	// maxGap is how many bytes without a record scan reads in a row: more than a power cut damages, less than holes have.
 	maxGap = 64 << 20
 	// pageSize is the size of a page, or a part of it: no system has smaller ones.
 	pageSize = 4 << 10
@@ -25,8 +24,7 @@ const (
 	maxFile = 1 << (28 + 4*(^uint(0)>>63))
 )
 
-// Progress is how far a batch is delivered. The numbers are positions in the order in which the keys are
-// sent, see hits.Batch. The journal only stores them.
+// Progress is how far a batch is delivered, in positions as of hits.Batch. The journal only stores it.
 type Progress struct {
 	Sent      bool // the batch was sent at least once, or was going to be
 	First     int  // the keys before it are done with

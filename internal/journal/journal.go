@@ -39,10 +39,11 @@ import (
 // A Journal is a directory of files. Add, Seal and Close must not run at the same time: the caller locks. The other
 // methods, and those of sealed files, need no lock.
 type Journal struct {
-	path   string
-	root   *os.Root
-	dir    *os.File                // locked
-	before func(step string) error // nil but in tests; called before each change of the disk, which an error prevents
+	Patient bool // Add waits for the disk, as there are no more hits
+	path    string
+	root    *os.Root
+	dir     *os.File                // locked
+	before  func(step string) error // nil but in tests; called before each change of the disk, which an error prevents
 
 	live, next           *File // nil if there is none
 	failure, nextFailure error // why there is no live file, and no next one
@@ -180,9 +181,8 @@ func Check(path string, tell func(line string)) error {
 	return (&Journal{path: path}).describe(err)
 }
 
-// Add appends key, which the live file does not hold yet, with a count of at least 1, and returns the address of the
-// count, for the functions Add and Load, until the file is removed. Add keeps no reference to key, and waits for no
-// disk. An error says why there is no room now.
+// Add appends key, which the live file does not hold yet, with a count of at least 1. It returns the address of the count,
+// for the functions Add and Load until the file is removed, or why there is no room. It keeps no reference to key.
 func (j *Journal) Add(key string, hits int64) (*int64, error) {
 	if len(key) > maxKey {
 		return nil, j.describe(fmt.Errorf("a key is longer than %d bytes", maxKey))

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // opened opens the journal in dir, and fails the test if anything is told.
@@ -464,31 +466,47 @@ func TestFullDiskAtTheStart(t *testing.T) {
 	}
 }
 
-// No hit waits for the disk: a key for which the file has not grown yet finds no room.
-func TestNoHitWaitsForTheDisk(t *testing.T) {
-	release := make(chan bool)
-	writes := 0
-	j, _, _, err := open(t.TempDir(), nil, func(step string) error {
-		if strings.HasPrefix(step, "write") {
-			if writes++; writes > 1 {
-				<-release
+// A key for which the file has not grown yet waits for that, but only for 100 ms from when it began, unless the Journal is
+// patient. Later keys do not wait then.
+func TestKeysWaitForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for growTakes, want := range map[time.Duration]error{99 * time.Millisecond: nil, time.Hour: errSlow} {
+			grown := 0
+			j, _, _, err := open(t.TempDir(), nil, func(step string) error {
+				if strings.HasPrefix(step, "write") {
+					if grown++; grown > 1 { // Open waits for the first.
+						<-time.After(growTakes)
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
+			long := strings.Repeat("x", 16<<10)
+			addUntil := func(end time.Time) (err error) {
+				for i := 0; err == nil && time.Now().Before(end); i++ {
+					_, err = j.Add(fmt.Sprint(i, long), 1)
+				}
+				return err
+			}
+			began := time.Now()
+			err = addUntil(began.Add(4 * min(growTakes, growTime)))
+			if took := time.Since(began); !errors.Is(err, want) || took != 4*growTakes && took != growTime {
+				t.Errorf("the file grows in %v: the error is %v, after %v", growTakes, err, took)
+			}
+			if want != nil {
+				if err = addUntil(time.Now().Add(1)); !errors.Is(err, want) || time.Since(began) != growTime {
+					t.Errorf("the next key waits until %v, and its error is %v", time.Since(began), err)
+				}
+				j.Patient = true
+				if err = addUntil(began.Add(3 * time.Hour)); err != nil || time.Since(began) != 3*time.Hour {
+					t.Errorf("after %v a patient Journal has the error %v", time.Since(began), err)
+				}
+			}
+			kill(j)
 		}
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var failed error
-	for i := 0; failed == nil; i++ {
-		_, failed = j.Add(fmt.Sprint(i), 1)
-	}
-	if !errors.Is(failed, errSlow) {
-		t.Errorf("the error is %v", failed)
-	}
-	close(release)
-	add(t, j, "at last", 1)
-	kill(j)
 }
 
 // A file that somebody has cut does not grow: zeroes would take the place of its counts, and nobody would know.

@@ -26,8 +26,7 @@ func mapFile(file *os.File, size int) ([]byte, error) {
 
 func unmap(b []byte) { syscall.Munmap(b) }
 
-// isFull reports whether err says that nothing can be written now: there is no room on the disk, in the user's
-// quota, or in a file, or the disk is read-only.
+// isFull reports whether err says that the disk, the user's quota or the file is full, or that the disk is read-only.
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) ||
 		errors.Is(err, syscall.EROFS)
