@@ -37,10 +37,9 @@ type memo struct {
 
 // Send delivers b, or goes on where an earlier Send has ended. After an error, what is left is to be sent again; if
 // b.Doubt is set, as it is. When ctx ends, Send returns at once.
-//
 // If the application seems to refuse b for its content, Send searches for the keys that are the reason, and calls
 // setAside with them before they count as done with. (The original sends the same counts again for ever.) Each POST
-// that is refused in a search takes one from budget, and Send ends at 0. Without setAside, Send does not search.
+// that is refused takes one from budget, and a search ends at 0. Without setAside, Send does not search.
 func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAside func([]hits.Count)) (r Report) {
 	m, ok := b.Memo.(*memo)
 	if !ok {
@@ -67,6 +66,7 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 			break
 		}
 		e.note(m, f)
+		*budget--
 		r.Answered = r.Answered || m.vain
 		known := (!resent || retried) && e.explains(m, f, again)
 		if !known && !e.suspects(ctx, m, f, resent, &r) {
@@ -78,7 +78,6 @@ func (e *Endpoint) Send(ctx context.Context, b *hits.Batch, budget *int, setAsid
 			m.search = e.begin(b, m, f)
 		}
 		searching = true
-		*budget--
 		retried = !retried && f.Outcome != post.Late && (b.Doubt || b.Kept() && f.Written && f.Outcome >= 500)
 		if retried {
 			continue // If it is saved, an application that looks at ids accepts it now.
@@ -129,9 +128,8 @@ func (e *Endpoint) note(m *memo, f *post.Failure) {
 	}
 }
 
-// suspects reports whether the application seems to refuse counts for their content. That needs several failures in a
-// row, and that the application accepts an empty object, which suspects sends: so the application is there, and the
-// secret is right.
+// suspects reports whether the application seems to refuse counts for their content: there were several failures in a
+// row, and it accepts the empty object that suspects sends, so it is there and the secret is right.
 func (e *Endpoint) suspects(ctx context.Context, m *memo, f *post.Failure, resent bool, r *Report) bool {
 	row := rowRefused
 	if resent || !isRefusal(f.Outcome) {

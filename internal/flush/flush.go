@@ -1,5 +1,4 @@
-// Package flush delivers the counts of the store to the application: at each interval, at a signal and at the stop.
-// It is the third step of a hit.
+// Package flush, the third step of a hit, delivers the counts at each interval, at a signal and at the stop.
 package flush
 
 import (
@@ -151,7 +150,6 @@ func (f *Flusher) retryAside(ctx context.Context) {
 	}
 	f.logCounts(b.List)
 	f.Endpoint.Send(ctx, b, nil, nil)
-	f.count(func(s *stats.Flushes) { s.DeliveredHits += hits.Sum(b.List) - hits.Sum(b.Left()) })
 	if left := b.Left(); len(left) > 0 {
 		doubt := f.Store.Doubtful(false) - before
 		f.tell("refused by the application: %s", undelivered(left, doubt, f.logLost(asideText, left)))
@@ -159,8 +157,7 @@ func (f *Flusher) retryAside(ctx context.Context) {
 	f.Store.Forget(b)
 }
 
-// logLost logs a list under a title, unless it is the last block of the log. It waits until the log is written, and
-// returns "log has" or "log does not have".
+// logLost logs a list, unless the log's last block has it, and waits. It returns "log has" or "log does not have".
 func (f *Flusher) logLost(title string, list []hits.Count) (who string) {
 	if f.logged == nil || !f.logged.Taken() || !slices.Equal(f.lines, list) {
 		fmt.Fprintln(f.Stdout, title)
@@ -202,9 +199,9 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		b := f.Store.Batch(i)
 		if b == nil && !sealed {
 			// A key is set aside only if another one is accepted, which may be in the next batch. So behind batches that
-			// may wait for long, and at a stop, up to four are out. One more follows for each hour of that.
+			// may wait for long, and at a stop, up to four are out, and one more for each hour of that, up to twelve.
 			f.Store.Seal(f.setAside, last && !f.Store.Keeps() || (last || f.vain) && i < 4 ||
-				f.vain && time.Since(f.sealed) >= time.Hour)
+				f.vain && i < 12 && time.Since(f.sealed) >= time.Hour)
 			if b, sealed = f.Store.Batch(i), true; b != nil {
 				f.sealed = time.Now()
 			}
@@ -221,7 +218,7 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		if delivered = false; report.Vain && !f.vain {
 			f.vain, f.sealed = true, time.Now()
 		}
-		if i++; !report.Answered && !report.Vain || f.Store.Batch(i-1) != b {
+		if i++; i > 3 && f.budget <= 0 || !report.Answered && !report.Vain || f.Store.Batch(i-1) != b {
 			break
 		}
 	}
@@ -231,7 +228,7 @@ func (f *Flusher) flush(ctx context.Context, last bool) {
 		delivered = report.Err == nil
 	}
 	f.count(func(s *stats.Flushes) {
-		s.LastFlush, s.InDoubt = time.Now(), f.Store.Doubtful(true)+f.Store.Doubtful(false)
+		s.LastFlush = time.Now()
 		if delivered {
 			s.Delivered, s.LastDelivery = s.Delivered+1, s.LastFlush
 		} else {
@@ -254,19 +251,19 @@ func (f *Flusher) Stats() stats.Flushes {
 	return f.stats
 }
 
-// deliver sends b. Unless b is to be sent again as it is, deliver ends its use: each count is accepted and
-// forgotten, set aside, merged back (the original's merge), or, with Discard, dropped.
+// deliver sends b. What is left is then sent again as it is, merged back (the original's merge) or, with Discard, dropped.
 func (f *Flusher) deliver(ctx context.Context, b *hits.Batch) endpoint.Report {
-	left, aside := b.Left(), f.aside
-	f.logCounts(left)
+	f.logCounts(b.Left())
 	report := f.Endpoint.Send(ctx, b, &f.budget, f.setAside)
-	f.count(func(s *stats.Flushes) { s.DeliveredHits += hits.Sum(left) - hits.Sum(b.Left()) - (f.aside - aside) })
 	switch {
 	case report.Err == nil || f.Discard:
 		f.Store.Forget(b)
 	case !b.Doubt && !b.Kept():
 		f.Store.Merge(b)
+	case b.First > 0:
+		b.Trim()
 	}
+	f.count(func(s *stats.Flushes) { s.InDoubt = f.Store.Doubtful(true) + f.Store.Doubtful(false) })
 	f.report(report)
 	return report
 }

@@ -649,6 +649,71 @@ func TestRefusalsOfAFlush(t *testing.T) {
 	}
 }
 
+// A batch that is delivered in part, and waits, holds no memory for the keys that are done with.
+func TestPartOfABatchIsFreed(t *testing.T) {
+	l := &lives{answer: func(p part) string {
+		switch {
+		case len(p.counts) > 1:
+			return "413 Too Large"
+		case p.counts["bb"] > 0:
+			return "409 Conflict"
+		}
+		return "204 No Content"
+	}}
+	store, flush, _ := l.process(t)
+	for _, key := range []string{"a", "bb", "ccc"} {
+		store.Record(key)
+	}
+	flush()
+	b := store.Batch(0)
+	if b == nil || len(b.Left()) != 2 {
+		t.Fatalf("the batch is %+v", b)
+	}
+	if b.List[0].Key != "" {
+		t.Errorf("the key %q is held", b.List[0].Key)
+	}
+}
+
+// An application accepts nothing but an empty object. After 15 hours, twelve batches are out. However many there are, a
+// flush has at most 100 refused POSTs, also if the next process begins with all of them.
+func TestManyBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refused := 0
+		l := &lives{answer: func(p part) string {
+			if len(p.counts) == 0 {
+				return "204 No Content"
+			}
+			refused++
+			return "500 Oops"
+		}}
+		store, flush, stop := l.process(t)
+		few := func() {
+			refused = 0
+			if flush(); refused > 100 {
+				t.Errorf("%d POSTs of a flush are refused", refused)
+			}
+		}
+		for hour := range 15 {
+			for i := range 64 {
+				store.Record(fmt.Sprint(hour, i))
+			}
+			for range 20 {
+				few()
+			}
+			<-time.After(time.Hour)
+		}
+		if store.Batch(11) == nil || store.Batch(12) != nil {
+			t.Error("there are not twelve batches")
+		}
+		stop()
+		_, flush, stop = l.process(t)
+		for range 10 {
+			few()
+		}
+		stop()
+	})
+}
+
 // Somebody deletes the journal while a batch is in doubt. That it may have been saved is said of what is lost.
 func TestDoubtInADeletedJournal(t *testing.T) {
 	l := &lives{answer: func(part) string { return "" }}

@@ -25,8 +25,7 @@ func Sum(list []Count) (n int64) {
 	return n
 }
 
-// keyCost is the memory that a key takes beside its own bytes: its share of the map where that has just grown, the
-// counter, and what allocations are rounded up by.
+// keyCost is what a key takes beside its own bytes: its share of a map that has just grown, its counter, and rounding.
 const keyCost = 128
 
 // cost returns the memory that the keys of a list take, in bytes.
@@ -40,7 +39,6 @@ func cost(list ...Count) (bytes int64) {
 // A Batch is counts on their way to the application. They do not change. They are sent as a whole, or in parts. A
 // part is a run of keys in the order of their sizes in the body, smallest first; positions are positions in that
 // order, of all keys. A part that the application may have saved is sent again as it is, under the same id.
-//
 // A Batch belongs to the goroutine that flushes.
 type Batch struct {
 	List []Count // in the order of the keys' bytes
@@ -167,12 +165,24 @@ func (b *Batch) storeProgress(doubt bool) error {
 
 // Accepted says that the application has accepted the part under way.
 func (b *Batch) Accepted() {
+	accepted := Sum(b.Part())
+	b.store.mu.Lock()
+	b.store.stats.DeliveredHits += accepted
+	b.store.mu.Unlock()
 	if b.From == b.First {
 		b.Finish(b.End)
 		return
 	}
 	b.store.gone(b.Part())
 	b.Skip, b.From, b.End, b.Doubt = b.From, b.First, b.First, false
+}
+
+// Trim frees the memory of the keys that are done with. Lists that were returned before stay as they are.
+func (b *Batch) Trim() {
+	b.List = slices.Clone(b.List)
+	for position := range b.First {
+		b.List[b.index(position)].Key = ""
+	}
 }
 
 // Finish says that the keys before a position are done with.

@@ -124,7 +124,7 @@ func TestMergeOfARest(t *testing.T) {
 	record(s, "a")
 	s.Merge(b)
 	check(t, s.List(), "a=1 ccc=1 dddd=1")
-	if got, want := s.Stats(), (stats.Hits{Recorded: 5, Pending: 3, Keys: 3}); got != want {
+	if got, want := s.Stats(), (stats.Hits{Recorded: 5, Pending: 3, Keys: 3, DeliveredHits: 1}); got != want {
 		t.Errorf("counted %+v, want %+v", got, want)
 	}
 }
@@ -249,6 +249,34 @@ func TestLimit(t *testing.T) {
 	}
 	if got, want := s.Stats(), (stats.Hits{Recorded: 8, Refused: 6, Pending: 2, Keys: 2}); got != want {
 		t.Errorf("the store has counted %+v, want %+v", got, want)
+	}
+}
+
+// Keys that are done with take no memory once their batch is trimmed, and change nothing of what is left.
+func TestTrim(t *testing.T) {
+	s := NewStore(plenty)
+	record(s, "a", "bb", "ccc", "dddd")
+	b := seal(s)
+	whole := b.Left()
+	b.Begin(2, 3)
+	b.Accepted()
+	b.Finish(1)
+	b.Trim()
+	check(t, whole, "a=1 bb=1 ccc=1 dddd=1")
+	check(t, b.Left(), "bb=1 dddd=1")
+	if b.List[0].Key != "" {
+		t.Errorf("the batch holds the key %q", b.List[0].Key)
+	}
+	b.Finish(3)
+	b.Trim()
+	check(t, b.Left(), "dddd=1")
+	if size := b.Size(3); size != int64(len("%22dddd%22%3A1%2C")) {
+		t.Errorf("the last key has the size %d", size)
+	}
+	s.Merge(b)
+	check(t, s.List(), "dddd=1")
+	if got, want := s.Stats(), (stats.Hits{Recorded: 4, Pending: 1, Keys: 1, DeliveredHits: 1}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
 	}
 }
 

@@ -115,6 +115,9 @@ func TestBatchThatWasSent(t *testing.T) {
 	}
 	check(t, b.Part(), "bb=1 ccc=1")
 	check(t, b.Left(), "bb=1 ccc=1 dddd=1")
+	if want := cost(b.Left()...); s.out != want {
+		t.Errorf("the batch takes %d bytes, want %d", s.out, want)
+	}
 
 	// One that was refused is not in doubt, and stays as it is all the same.
 	b.Refused(true)
@@ -528,21 +531,57 @@ func TestCloseWithoutADirectory(t *testing.T) {
 	})
 }
 
-// What is in memory only goes to the live file at the end, if that has room by then.
+// Stats may be called while the Store is closed.
+func TestStatsWhileClosing(t *testing.T) {
+	s, err := Open(plenty, t.TempDir(), func(line string) { t.Errorf("told: %s", line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	record(s, "a")
+	var done sync.WaitGroup
+	done.Go(func() {
+		for range 1000 {
+			if got := s.Stats().Pending; got != 1 {
+				t.Errorf("%d hits are pending", got)
+			}
+		}
+	})
+	s.Close()
+	done.Wait()
+}
+
+// Close may wait for the disk for long. It holds no lock then, so that the daemon can say what it leaves undone.
+func TestCloseHoldsNoLock(t *testing.T) {
+	s := kept(t, t.TempDir(), plenty)
+	fullDisk(t, s)
+	s.mu.Lock()
+	closed := make(chan struct{})
+	go func() {
+		s.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+		s.mu.Unlock()
+	case <-time.After(time.Minute):
+		t.Fatal("Close needs the lock of Stats")
+	}
+}
+
+// What is in memory only goes to the live file at the end, if that has room by then. Close waits for the disk.
 func TestCloseFindsRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		s := kept(t, dir, plenty)
 		full := fullDisk(t, s)
-		full(false)
-		inFile := len(s.live)
-		for i, limit := 0, time.Now().Add(time.Minute); len(s.live) == inFile && time.Now().Before(limit); i++ {
-			<-time.After(200 * time.Millisecond) // so that they are few, and find room when the file has grown once
+		for i := range 300 {
 			record(s, fmt.Sprint("more", i, strings.Repeat("x", 16<<10)))
 		}
+		full(false)
+		<-time.After(time.Minute) // A disk that was full is not tried again at once.
 		all := len(s.live) + len(s.loose)
-		if keep, lost := s.Close(); len(keep) != all || len(lost) > 0 {
-			t.Errorf("%d keys are kept and %d lost, want %d and none", len(keep), len(lost), all)
+		if keep, lost := s.Close(); len(keep) != all || len(lost) > 0 || !s.journal.Patient {
+			t.Errorf("%d keys are kept and %d lost, want %d and none; patient is %v", len(keep), len(lost), all, s.journal.Patient)
 		}
 		if got := len(kept(t, dir, plenty).Recovered); got != all {
 			t.Errorf("%d keys are recovered, want %d", got, all)

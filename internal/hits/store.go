@@ -23,19 +23,16 @@ const (
 	asideTime = time.Hour
 )
 
-// Counts maps each key to its number of hits, at least 1. The number is behind a pointer so that Record need not
-// assign to the map for a known key: the assignment would replace the key in the map by the key of the request, and
-// keep the memory of the request alive.
+// Counts maps each key to its number of hits, at least 1. The number is behind a pointer, as an assignment for a known
+// key would also put the key of the request into the map, and keep the memory of the request alive.
 type Counts map[string]*int64
 
 // A Store counts hits, and holds the batches that are not delivered yet. A count is in exactly one place: it is
 // being counted, in one batch, or set aside.
-//
 // The original's store is a JavaScript object without a limit. It never counts the key __proto__, and the count of
 // constructor begins with source code; here they are keys like any other.
 //
-// Record, Full, Stats, Keeps and JournalError may be called by many goroutines at once; the other methods
-// belong to the one goroutine that flushes.
+// Many goroutines may call Record, Full, Stats, Keeps and JournalError at once, and one that flushes the other methods.
 type Store struct {
 	Recovered []Count // what Open has found, sorted by the bytes of the keys
 
@@ -183,8 +180,7 @@ func (s *Store) insert(key string, hits int64) {
 	s.loose[key] = &hits
 }
 
-// fault notes why hits are not in the journal. After a fault in the mapped memory, what the live file has is delivered
-// as it is, and no file is used any more.
+// fault notes why hits are not in the journal. After a fault in the mapped memory, no hit goes to a file any more.
 func (s *Store) fault(err error) {
 	s.fail(err, "new keys are counted in memory only, and are lost if the process is killed")
 	s.faulty = errors.Is(err, journal.ErrFault)
@@ -280,7 +276,6 @@ func (s *Store) Batch(i int) *Batch {
 // Seal makes a batch of what was counted since the last one (the original's reset), and another one of what is in
 // memory only though there is a journal. They go out behind the others, unless two are out and always is false. Hits
 // are recorded meanwhile: they wait only for the exchange of the maps.
-//
 // Keys that are set aside already do not go out: Seal calls setAside with them, which calls SetAside.
 func (s *Store) Seal(setAside func(list []Count), always bool) {
 	if len(s.batches) >= maxOut && !always {
@@ -332,8 +327,7 @@ func (s *Store) seal(counts Counts, file *journal.File, setAside func(list []Cou
 }
 
 // read returns the counts sorted by the bytes of their keys, which is the order in which they are logged and sent. It
-// may read a file. (The original's order is that of JavaScript objects: integer-like keys first, then the others by
-// their first hit.)
+// may read a file. (The original has JavaScript's order: integer-like keys first, then the others by their first hit.)
 func (s *Store) read(counts Counts) []Count {
 	list, lost := make([]Count, 0, len(counts)), 0
 	for key, n := range counts {
@@ -368,8 +362,10 @@ func (s *Store) Merge(b *Batch) {
 	s.memo = cmp.Or(b.Memo, s.memo)
 	s.batches = slices.DeleteFunc(s.batches, func(other *Batch) bool { return other == b })
 	for _, count := range b.Left() {
-		s.gone([]Count{count})
 		s.mu.Lock()
+		s.stats.Keys--
+		s.stats.Pending -= count.Hits
+		s.out -= cost(count)
 		s.counted += count.Hits
 		if !s.known(count.Key, count.Hits) {
 			s.insert(count.Key, count.Hits)
@@ -440,18 +436,22 @@ func (s *Store) Close() (kept, lost []Count) {
 			s.Merge(b)
 		}
 	}
-	loose := s.loose
-	s.loose = make(Counts)
-	for key, n := range loose { // The journal may have room by now.
-		s.insert(key, *n)
+	last, unkept, file := s.read(s.live), []Count(nil), (*journal.File)(nil)
+	for _, count := range s.read(s.loose) { // The journal may have room by now. Without the lock: Stats must not wait.
+		if s.journal.Patient = true; !s.faulty {
+			_, err := s.journal.Add(count.Key, count.Hits)
+			if s.fault(err); err == nil {
+				last = append(last, count)
+				continue
+			}
+		}
+		unkept = append(unkept, count)
 	}
-	var file *journal.File
 	if s.journal != nil {
 		file = s.journal.Seal()
 		defer s.journal.Close()
 	}
-	last, unkept := s.newBatch(s.read(s.live), file), s.newBatch(s.read(s.loose), nil)
-	for _, b := range append(s.batches, last, unkept) {
+	for _, b := range append(s.batches, s.newBatch(last, file), s.newBatch(unkept, nil)) {
 		if b.file != nil && !b.file.Lost() {
 			kept = append(kept, b.Left()...)
 		} else {

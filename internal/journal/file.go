@@ -140,9 +140,8 @@ func (f *File) growMore() {
 	f.growth, f.late = growth, time.Now().Add(growTime)
 }
 
-// grow fills the file with zeroes from start on: a hole in the file has no room on the disk yet, and a hit that needs
-// the room may find the disk full. Then it makes the pages writable, so that no hit has to wait for that. A file that
-// somebody has cut does not grow, since zeroes would take the place of its counts without a fault.
+// grow fills the file with zeroes from start on, as a hole has no room on the disk yet, and makes the pages writable. A
+// file that somebody has cut does not grow: zeroes would take the place of its counts without a fault.
 func (f *File) grow(start int) error {
 	if start+growSize > maxFile {
 		return syscall.EFBIG

@@ -73,8 +73,7 @@ func recordWord(seed uint64, offset int64, key []byte) uint64 {
 	return checksum(checksum(seed, word[:]), key)<<17 | uint64(len(key))
 }
 
-// scan calls found for each record of a file that its checksum confirms. After damage it looks for records at each
-// multiple of 8. It reports whether all was in order.
+// scan calls found for each record whose checksum is right, and reports whether there is no damage before or among them.
 func scan(file io.ReaderAt, seed uint64, found func(offset int64, r Record)) (inOrder bool, err error) {
 	r := bufio.NewReaderSize(io.NewSectionReader(file, headerSize, 1<<62), 4*maxKey)
 	ended, damaged := false, false

@@ -22,8 +22,7 @@
 //	16      the key, then zeroes up to a multiple of 8
 //
 // The word at 8 is stored last: a record that can be seen is whole. A checksum is the CRC-64 (ECMA-182, as in xz) of
-// the file's id followed by what is said above. No client knows the id, and so none can make a key that looks like a
-// record.
+// the file's id and then what is said above. No client knows the id, so none can make a key that looks like a record.
 package journal
 
 import (
@@ -36,8 +35,7 @@ import (
 	"syscall"
 )
 
-// A Journal is a directory of files. Add, Seal and Close must not run at the same time: the caller locks. The other
-// methods, and those of sealed files, need no lock.
+// A Journal is a directory of files. Add, Seal and Close must not run at the same time; the other methods need no lock.
 type Journal struct {
 	Patient bool // Add waits for the disk, as there are no more hits
 	path    string
@@ -49,10 +47,9 @@ type Journal struct {
 	failure, nextFailure error // why there is no live file, and no next one
 }
 
-// Open locks the directory, creates it if it is missing, and reads what an earlier process left there. Its live
-// file is live again, and live has its counts. The others are returned as sealed. Open calls tell with a line for
-// each file that is damaged or left alone, and if the disk is full; none of these is an error. An error says in one
-// line that another process uses the directory, or why no file can be made in it.
+// Open locks the directory, creates it if it is missing, and reads what an earlier process left there. Its live file is
+// live again, with the counts in live; the others are sealed. Open calls tell with a line for each file that is damaged
+// or left alone, and if the disk is full. It fails if another process uses the directory, or if no file can be made.
 func Open(path string, tell func(line string)) (j *Journal, live map[string]*int64, sealed []*File, err error) {
 	return open(path, tell, nil)
 }

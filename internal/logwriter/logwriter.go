@@ -18,8 +18,8 @@ const (
 	// chunkSize is how many bytes are written at once; a longer line is written alone. Linux writes them to a pipe
 	// whole or, if the program ends first, not at all. The last 256 bytes of their page are left for the next lines.
 	chunkSize = 4096 - 256
-	// maxWaiting is how many texts may wait to be written, for a reader that pauses.
-	maxWaiting = 500
+	// maxWaiting is how many texts may wait to be written, for a reader that pauses: maxBytes in all, and one text more.
+	maxWaiting, maxBytes = 500, 16 << 20
 	// courtesy is how long Write waits, so that stdout and stderr are in order if somebody reads.
 	courtesy = 100 * time.Millisecond
 	// patience is how long a write may take before the block is given up: longer than a reader that works pauses.
@@ -38,6 +38,7 @@ type Writer struct {
 
 	mu       sync.Mutex    // guards what follows, and the entries
 	queue    []*Entry      // the first one is under way
+	waiting  int           // the bytes of the texts in queue
 	idle     chan struct{} // closed when queue becomes empty; nil while it is
 	block    *Entry        // the block in queue that is not done; nil if there is none
 	deadline time.Time     // zero if there is none
@@ -50,7 +51,8 @@ type Writer struct {
 // Entry is a text or a block of lines that a Writer has accepted.
 type Entry struct {
 	count   int                            // its lines
-	line    func(dst []byte, i int) []byte // appends line i to dst; nil if the block is done
+	size    int                            // the bytes that a text takes; 0 for a block
+	line    func(dst []byte, i int) []byte // appends line i to dst; nil if the entry is done
 	dropped int                            // lines that were left out after it
 	taken   bool
 	done    chan struct{} // closed at the end of a block
@@ -84,29 +86,27 @@ func NewPair(stdout, stderr io.Writer) (out, err *Writer) {
 func (w *Writer) Write(p []byte) (int, error) {
 	lines := slices.Collect(bytes.Lines(bytes.Clone(p))) // p is the caller's again when Write returns
 	w.mu.Lock()
-	wait := len(w.queue) == 0
-	if len(w.queue) < maxWaiting {
-		w.enqueue(len(lines), func(dst []byte, i int) []byte { return append(dst, lines[i]...) })
+	if len(w.queue) == 0 {
+		defer w.Wait(courtesy)
+	}
+	defer w.mu.Unlock()
+	if len(w.queue) < maxWaiting && w.waiting < maxBytes {
+		w.enqueue(len(lines), len(p)+24*len(lines), func(dst []byte, i int) []byte { return append(dst, lines[i]...) })
 	} else {
 		w.queue[len(w.queue)-1].dropped += len(lines)
-	}
-	w.mu.Unlock()
-	if wait {
-		w.Wait(courtesy)
 	}
 	return len(p), nil
 }
 
-// Block has count lines written, and returns at once. line appends line i and its newline to dst, without waiting,
-// until the block is done. Block returns nil, and leaves the lines out, while an earlier block is not done, while a
-// write takes over two seconds, and after the deadline.
+// Block has count lines written, and returns at once. line, which must not wait, appends line i and its newline to dst.
+// Block leaves the lines out, and returns nil, while another is not done or a write takes 2 s, and after the deadline.
 func (w *Writer) Block(count int, line func(dst []byte, i int) []byte) *Entry {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.block != nil || w.unread() {
 		return nil
 	}
-	w.block = w.enqueue(count, line)
+	w.block = w.enqueue(count, 0, line)
 	return w.block
 }
 
@@ -162,9 +162,9 @@ func (w *Writer) endBlock(e *Entry, taken bool) {
 	}
 }
 
-func (w *Writer) enqueue(count int, line func(dst []byte, i int) []byte) *Entry {
-	e := &Entry{count: count, line: line, done: make(chan struct{})}
-	w.queue = append(w.queue, e)
+func (w *Writer) enqueue(count, size int, line func(dst []byte, i int) []byte) *Entry {
+	e := &Entry{count: count, size: size, line: line, done: make(chan struct{})}
+	w.queue, w.waiting = append(w.queue, e), w.waiting+size
 	if w.idle == nil {
 		w.idle = make(chan struct{})
 		go w.run()
@@ -193,6 +193,7 @@ func (w *Writer) run() {
 		}
 		w.missing += e.count - i + e.dropped
 		w.endBlock(e, ok && i == e.count && !w.null)
+		e.line, w.waiting = nil, w.waiting-e.size // Nothing else holds the text.
 	}
 	close(w.idle)
 	w.idle = nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -132,6 +133,65 @@ func TestTextsThatNobodyReads(t *testing.T) {
 			t.Errorf("%q is written, want %q", got, want)
 		}
 	})
+}
+
+// heap returns how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Texts that nobody reads take 16 MB, and one text more. They may be large, as keys are that the application refuses.
+func TestLargeTextsThatNobodyReads(t *testing.T) {
+	file, pipe := io.Pipe()
+	w := New(pipe)
+	text := bytes.Repeat([]byte("1:\t"+strings.Repeat("x", 96)+"\n"), 50_000)
+	before := heap()
+	for range 50 {
+		w.Write(text)
+	}
+	if held := heap() - before; held < 16<<20 || held > 24<<20 {
+		t.Errorf("%d MB are held for a log that nobody reads", held>>20)
+	}
+	runtime.KeepAlive(text)
+	var log strings.Builder
+	read := make(chan struct{})
+	go func() {
+		io.Copy(&log, file)
+		close(read)
+	}()
+	w.Wait(time.Minute)
+	io.WriteString(w, "last\n")
+	w.Wait(time.Minute)
+	pipe.Close()
+	<-read
+	taken := 3 * 50_000 // 6 MB each, with the slices for the lines
+	if got := strings.Count(log.String(), "\n"); got != taken+2 {
+		t.Errorf("%d lines are written, want %d", got, taken+2)
+	}
+	want := fmt.Sprintf("pixel-ping: %d lines left out of the log here\nlast\n", 50*50_000-taken)
+	if !strings.HasSuffix(log.String(), want) {
+		t.Errorf("the log does not end with %q", want)
+	}
+}
+
+// A text that is written is not held, though another one waits behind it.
+func TestWrittenTextsAreNotHeld(t *testing.T) {
+	file, pipe := io.Pipe()
+	w := New(pipe)
+	text := append(bytes.Repeat([]byte("x"), 1<<20), '\n')
+	before := heap()
+	for range 12 {
+		w.Write(text)
+	}
+	io.CopyN(io.Discard, file, 10*int64(len(text)))
+	if held := heap() - before; held > 6<<20 {
+		t.Errorf("%d MB are held, want 2 or 3", held>>20)
+	}
+	io.CopyN(io.Discard, file, 2*int64(len(text)))
+	w.Wait(time.Minute)
 }
 
 // Each line of a text counts.

@@ -7,8 +7,7 @@ import (
 	"syscall"
 )
 
-// isNull reports whether info describes the null device. It compares the numbers of
-// devices, not files: a unit with PrivateDevices= has another file for the device.
+// isNull reports whether info has the number of the null device. A unit with PrivateDevices= has another file for it.
 func isNull(_ *os.File, info os.FileInfo) bool {
 	null, err := os.Stat(os.DevNull)
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 &&

@@ -20,9 +20,11 @@ import (
 )
 
 var counted100 = stats.All{
-	Hits: stats.Hits{Recorded: 101, Refused: 102, Pending: 103, Keys: 104, Aside: 113, Dropped: 114},
+	Hits: stats.Hits{
+		Recorded: 101, Refused: 102, Pending: 103, Keys: 104, Aside: 113, Dropped: 114, DeliveredHits: 107,
+	},
 	Flushes: stats.Flushes{
-		Delivered: 105, Failed: 106, DeliveredHits: 107, InDoubt: 108,
+		Delivered: 105, Failed: 106, InDoubt: 108,
 		LastDelivery: time.UnixMilli(1769850720123),
 	},
 	Connections: stats.Connections{Open: 109, Idle: 110, Crowded: 111, Slow: 112, FailedHandshakes: 115},

@@ -17,17 +17,18 @@ type Hits struct {
 	Keys     int64 // their keys; one that is hit again during a flush counts twice
 	Aside    int64 // hits that are held apart from those, as the application refuses their keys
 	Dropped  int64 // hits of such keys for which there was no room, since the start
+
+	DeliveredHits int64 // hits that the application has accepted since the start
 }
 
 // Flushes is what the flusher counts. Without an endpoint, nothing is delivered and
 // nothing fails.
 type Flushes struct {
-	Delivered     int64     // flushes of which everything was accepted or set aside, empty ones included
-	Failed        int64     // all others
-	DeliveredHits int64     // hits that the application has accepted since the start
-	InDoubt       int64     // hits that are held, and may have been saved by the application
-	LastDelivery  time.Time // the end of the last flush that was delivered; zero before the first
-	LastFlush     time.Time // the end of the last flush; zero before the first
+	Delivered    int64     // flushes of which everything was accepted or set aside, empty ones included
+	Failed       int64     // all others
+	InDoubt      int64     // hits that are held, and may have been saved by the application
+	LastDelivery time.Time // the end of the last flush that was delivered; zero before the first
+	LastFlush    time.Time // the end of the last flush; zero before the first
 }
 
 // Connections is what the server counts: the connections that are open, and those
