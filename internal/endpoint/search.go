@@ -41,7 +41,6 @@ type search struct {
 	content  bool      // a key was set aside alone after another one was accepted: the size is not the reason
 }
 
-// begin begins a search after a failure.
 func (e *Endpoint) begin(b *hits.Batch, m *memo, f *post.Failure) *search {
 	s := &search{batch: b, began: f.Outcome, before: e.limit, beforeAt: e.limited}
 	s.credit, m.before = int(min(e.accepted-m.before, maxAlone)), e.accepted

@@ -50,7 +50,7 @@ type Flusher struct {
 	aside    int64         // hits that were set aside
 	dropped  int64         // how many of these hits found no room
 	patience time.Duration // how long it may still wait for their lines
-	budget   int           // how many more POSTs may be refused in searches
+	budget   int           // how many more POSTs may be refused
 
 	mu    sync.Mutex
 	stats stats.Flushes
@@ -251,7 +251,7 @@ func (f *Flusher) Stats() stats.Flushes {
 	return f.stats
 }
 
-// deliver sends b. What is left is then sent again as it is, merged back (the original's merge) or, with Discard, dropped.
+// deliver sends b. What is left then waits as it is, is merged back (the original's merge) or, with Discard, dropped.
 func (f *Flusher) deliver(ctx context.Context, b *hits.Batch) endpoint.Report {
 	f.logCounts(b.Left())
 	report := f.Endpoint.Send(ctx, b, &f.budget, f.setAside)
@@ -263,7 +263,8 @@ func (f *Flusher) deliver(ctx context.Context, b *hits.Batch) endpoint.Report {
 	case b.First > 0:
 		b.Trim()
 	}
-	f.count(func(s *stats.Flushes) { s.InDoubt = f.Store.Doubtful(true) + f.Store.Doubtful(false) })
+	doubt := f.Store.Doubtful(true) + f.Store.Doubtful(false) // This may read the disk.
+	f.count(func(s *stats.Flushes) { s.InDoubt = doubt })
 	f.report(report)
 	return report
 }

@@ -649,7 +649,7 @@ func TestRefusalsOfAFlush(t *testing.T) {
 	}
 }
 
-// A batch that is delivered in part, and waits, holds no memory for the keys that are done with.
+// A batch that is delivered in part, and waits, does not hold the keys that are done with.
 func TestPartOfABatchIsFreed(t *testing.T) {
 	l := &lives{answer: func(p part) string {
 		switch {

@@ -115,8 +115,8 @@ func TestBatchThatWasSent(t *testing.T) {
 	}
 	check(t, b.Part(), "bb=1 ccc=1")
 	check(t, b.Left(), "bb=1 ccc=1 dddd=1")
-	if want := cost(b.Left()...); s.out != want {
-		t.Errorf("the batch takes %d bytes, want %d", s.out, want)
+	if want := cost(b.Left()...); s.out != want || b.List[0].Key != "" || b.file.Records != nil {
+		t.Errorf("the batch takes %d bytes, want %d, and holds the key %q and %v", s.out, want, b.List[0].Key, b.file.Records)
 	}
 
 	// One that was refused is not in doubt, and stays as it is all the same.

@@ -32,7 +32,7 @@ type Counts map[string]*int64
 // The original's store is a JavaScript object without a limit. It never counts the key __proto__, and the count of
 // constructor begins with source code; here they are keys like any other.
 //
-// Many goroutines may call Record, Full, Stats, Keeps and JournalError at once, and one that flushes the other methods.
+// Many goroutines may call Record, Full, Stats, Keeps and JournalError at once, but only the one that flushes the rest.
 type Store struct {
 	Recovered []Count // what Open has found, sorted by the bytes of the keys
 
@@ -82,7 +82,8 @@ func Open(limit int64, dir string, tell func(line string)) (*Store, error) {
 	s.held, s.counted = cost(recovered...), Sum(recovered)
 	for _, file := range sealed {
 		b := s.newBatch(file.Records, file)
-		b.Progress = file.Progress
+		b.Progress, file.Records = file.Progress, nil
+		b.Trim()
 		s.register(0, 0, 0, b)
 	}
 	s.Recovered = s.List()

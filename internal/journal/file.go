@@ -30,7 +30,7 @@ type Record struct {
 type File struct {
 	ID       string   // of its counts, for the application
 	Progress Progress // as it was read or stored last
-	Records  []Record // sorted by the bytes of the keys; only of a sealed file that Open returned
+	Records  []Record // sorted by the bytes of the keys; only of a sealed file that Open returned, whose caller owns them
 
 	journal *Journal
 	name    string
@@ -52,7 +52,7 @@ type File struct {
 const (
 	// growSize is how much a file grows by, ahead of its use: some ten thousand keys.
 	growSize = 1 << 20
-	// growTime is how long hits that need the room wait for that, from when it began. A disk that works is quicker.
+	// growTime is how long hits that need the room wait for each growth, from when it began. A disk that works is quicker.
 	growTime = 100 * time.Millisecond
 	// retryAfter is the time between two attempts to grow. Each may fill the disk for a moment.
 	retryAfter = time.Second
@@ -158,7 +158,7 @@ func (f *File) grow(start int) error {
 
 var errSlow = errors.New("the disk is too slow")
 
-// reopen maps a file of an earlier process for more keys. It returns the addresses of its counts, or changes nothing.
+// reopen maps a file of an earlier process for more keys. It returns the addresses of its counts.
 func (f *File) reopen() (counts map[string]*int64, err error) {
 	f.size = (f.used + growSize - 1) / growSize * growSize
 	if info, err := f.file.Stat(); err != nil || info.Size() < int64(f.size) {

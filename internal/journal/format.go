@@ -16,7 +16,7 @@ const (
 
 	maxHits = 1 << 48
 	maxKey  = 1<<16 - 1
-	// maxGap is how many bytes without a record scan reads in a row: more than a power cut damages, less than holes have.
+	// maxGap is how many bytes without a record scan reads in a row: a power cut damages fewer, and a hole may have more.
 	maxGap = 64 << 20
 	// pageSize is the size of a page, or a part of it: no system has smaller ones.
 	pageSize = 4 << 10

@@ -139,7 +139,7 @@ func (j *Journal) readAll(tell func(string)) (live map[string]*int64, sealed []*
 			}
 		}
 		if f.Progress.First < len(f.Records) {
-			sealed = append(sealed, f)
+			f.offsets, sealed = nil, append(sealed, f)
 		} else if err := f.Remove(); err != nil { // Nothing is left to deliver.
 			tell(err.Error())
 		}
@@ -178,8 +178,8 @@ func Check(path string, tell func(line string)) error {
 	return (&Journal{path: path}).describe(err)
 }
 
-// Add appends key, which the live file does not hold yet, with a count of at least 1. It returns the address of the count,
-// for the functions Add and Load until the file is removed, or why there is no room. It keeps no reference to key.
+// Add appends key, which the live file does not hold yet, with a count of at least 1. It returns the count's address, for
+// the functions Add and Load until the file is removed, or why there is no room. It keeps no reference to key.
 func (j *Journal) Add(key string, hits int64) (*int64, error) {
 	if len(key) > maxKey {
 		return nil, j.describe(fmt.Errorf("a key is longer than %d bytes", maxKey))

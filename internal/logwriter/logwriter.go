@@ -18,7 +18,7 @@ const (
 	// chunkSize is how many bytes are written at once; a longer line is written alone. Linux writes them to a pipe
 	// whole or, if the program ends first, not at all. The last 256 bytes of their page are left for the next lines.
 	chunkSize = 4096 - 256
-	// maxWaiting is how many texts may wait to be written, for a reader that pauses: maxBytes in all, and one text more.
+	// maxWaiting is how many texts may wait, for a reader that pauses. No long one follows after maxBytes.
 	maxWaiting, maxBytes = 500, 16 << 20
 	// courtesy is how long Write waits, so that stdout and stderr are in order if somebody reads.
 	courtesy = 100 * time.Millisecond
@@ -90,7 +90,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 		defer w.Wait(courtesy)
 	}
 	defer w.mu.Unlock()
-	if len(w.queue) < maxWaiting && w.waiting < maxBytes {
+	if len(w.queue) < maxWaiting && (w.waiting < maxBytes || len(p) <= chunkSize) {
 		w.enqueue(len(lines), len(p)+24*len(lines), func(dst []byte, i int) []byte { return append(dst, lines[i]...) })
 	} else {
 		w.queue[len(w.queue)-1].dropped += len(lines)

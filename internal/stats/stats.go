@@ -26,7 +26,7 @@ type Hits struct {
 type Flushes struct {
 	Delivered    int64     // flushes of which everything was accepted or set aside, empty ones included
 	Failed       int64     // all others
-	InDoubt      int64     // hits that are held, and may have been saved by the application
+	InDoubt      int64     // hits that the application may have saved, as of the last delivery of a batch
 	LastDelivery time.Time // the end of the last flush that was delivered; zero before the first
 	LastFlush    time.Time // the end of the last flush; zero before the first
 }
