@@ -17,7 +17,7 @@ const (
 	maxPause = 60
 	// memory is how long it is remembered what the application refuses, as applications change.
 	memory = time.Hour
-	// MaxRefused is how many POSTs of a flush may be refused: 100, less one of three other batches each and an empty one.
+	// MaxRefused is how many POSTs of a flush may be refused: 100, less one for each of three more batches and an empty one.
 	MaxRefused = 96
 )
 

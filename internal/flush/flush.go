@@ -157,7 +157,7 @@ func (f *Flusher) retryAside(ctx context.Context) {
 	f.Store.Forget(b)
 }
 
-// logLost logs a list, unless the log's last block has it, and waits. It returns "log has" or "log does not have".
+// logLost logs a list, unless it is the log's last block. It waits for it, and returns "log has" or "log does not have".
 func (f *Flusher) logLost(title string, list []hits.Count) (who string) {
 	if f.logged == nil || !f.logged.Taken() || !slices.Equal(f.lines, list) {
 		fmt.Fprintln(f.Stdout, title)
@@ -251,7 +251,7 @@ func (f *Flusher) Stats() stats.Flushes {
 	return f.stats
 }
 
-// deliver sends b. What is left then waits as it is, is merged back (the original's merge) or, with Discard, dropped.
+// deliver sends b. What is left waits as it is, or is merged back (the original's merge), or is dropped (with Discard).
 func (f *Flusher) deliver(ctx context.Context, b *hits.Batch) endpoint.Report {
 	f.logCounts(b.Left())
 	report := f.Endpoint.Send(ctx, b, &f.budget, f.setAside)

@@ -38,7 +38,7 @@ func cost(list ...Count) (bytes int64) {
 
 // A Batch is counts on their way to the application, which do not change. It is sent as a whole, or in parts. A part is
 // a run of keys in the order of their sizes in the body, smallest first; positions are positions in that order, of all
-// keys. A part that may have been saved comes again as it is, under the same id. One goroutine uses it, which flushes.
+// keys. A part that may have been saved comes again as it is, under the same id. The goroutine that flushes owns a Batch.
 type Batch struct {
 	List []Count // in the order of the keys' bytes
 

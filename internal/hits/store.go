@@ -32,7 +32,7 @@ type Counts map[string]*int64
 // The original's store is a JavaScript object without a limit. It never counts the key __proto__, and the count of
 // constructor begins with source code; here they are keys like any other.
 //
-// Many goroutines may call Record, Full, Stats, Keeps and JournalError at once, but only the one that flushes the rest.
+// Many goroutines may call Record, Full, Stats, Keeps and JournalError at once. One goroutine calls the other methods.
 type Store struct {
 	Recovered []Count // what Open has found, sorted by the bytes of the keys
 
@@ -103,7 +103,7 @@ func (s *Store) SealRecovered() {
 	}
 }
 
-// register adds batches to those that are out, in place of so many keys, hits and bytes that count as out.
+// register adds batches to those that are out. They replace keys, hits and bytes that count as out already.
 func (s *Store) register(keys, hits, bytes int64, batches ...*Batch) {
 	s.batches = append(s.batches, batches...)
 	keys, hits, bytes = -keys, -hits, -bytes
@@ -118,7 +118,7 @@ func (s *Store) register(keys, hits, bytes int64, batches ...*Batch) {
 	s.out += bytes
 }
 
-// gone takes a list of a batch out of what counts as out.
+// gone subtracts a list, which is done with, from what counts as out.
 func (s *Store) gone(list []Count) { s.register(int64(len(list)), Sum(list), cost(list...)) }
 
 // Record adds a hit to key (the original's record). It stores a new key as a copy, and allocates nothing for a known
@@ -438,7 +438,7 @@ func (s *Store) Close() (kept, lost []Count) {
 		}
 	}
 	last, unkept, file := s.read(s.live), []Count(nil), (*journal.File)(nil)
-	for _, count := range s.read(s.loose) { // The journal may have room by now. Without the lock: Stats must not wait.
+	for _, count := range s.read(s.loose) { // The journal may have room by now. Stats must not wait, so there is no lock.
 		if s.journal.Patient = true; !s.faulty {
 			_, err := s.journal.Add(count.Key, count.Hits)
 			if s.fault(err); err == nil {

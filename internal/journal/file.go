@@ -44,7 +44,7 @@ type File struct {
 	used    int              // how much of data has records
 	offsets map[string]int64 // of the records, as they were read
 	growth  chan error       // receives the result when the file has grown; nil if that is not under way
-	late    time.Time        // when no hit waits for growth any more
+	late    time.Time        // when keys no longer wait for growth
 	failed  error            // why the file could not grow
 	retry   time.Time        // when to try again
 }
@@ -52,7 +52,7 @@ type File struct {
 const (
 	// growSize is how much a file grows by, ahead of its use: some ten thousand keys.
 	growSize = 1 << 20
-	// growTime is how long hits that need the room wait for each growth, from when it began. A disk that works is quicker.
+	// growTime is how long keys wait for room, from when the file begins to grow. A disk that works is quicker.
 	growTime = 100 * time.Millisecond
 	// retryAfter is the time between two attempts to grow. Each may fill the disk for a moment.
 	retryAfter = time.Second
@@ -217,7 +217,7 @@ func copyByPage(to []byte, offset int, key string) {
 	}
 }
 
-// extend takes the room that the file has grown by. It does not wait for a disk that is slow.
+// extend takes the room that the file has grown by. It waits until late at most, unless the Journal is patient.
 func (f *File) extend() (err error) {
 	if f.growth == nil {
 		if time.Now().Before(f.retry) {

@@ -16,7 +16,7 @@ const (
 
 	maxHits = 1 << 48
 	maxKey  = 1<<16 - 1
-	// maxGap is how many bytes without a record scan reads in a row: a power cut damages fewer, and a hole may have more.
+	// maxGap is how many bytes without a record scan reads in a row. A power cut damages fewer; a hole may be larger.
 	maxGap = 64 << 20
 	// pageSize is the size of a page, or a part of it: no system has smaller ones.
 	pageSize = 4 << 10
@@ -24,7 +24,7 @@ const (
 	maxFile = 1 << (28 + 4*(^uint(0)>>63))
 )
 
-// Progress is how far a batch is delivered, in positions as of hits.Batch. The journal only stores it.
+// Progress is how far a batch is delivered. hits.Batch says what the positions are; the journal only stores them.
 type Progress struct {
 	Sent      bool // the batch was sent at least once, or was going to be
 	First     int  // the keys before it are done with
@@ -73,7 +73,7 @@ func recordWord(seed uint64, offset int64, key []byte) uint64 {
 	return checksum(checksum(seed, word[:]), key)<<17 | uint64(len(key))
 }
 
-// scan calls found for each record whose checksum is right, and reports whether there is no damage before or among them.
+// scan calls found for each record whose checksum is right. It reports whether no damage comes before or between records.
 func scan(file io.ReaderAt, seed uint64, found func(offset int64, r Record)) (inOrder bool, err error) {
 	r := bufio.NewReaderSize(io.NewSectionReader(file, headerSize, 1<<62), 4*maxKey)
 	ended, damaged := false, false

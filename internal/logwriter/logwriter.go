@@ -18,7 +18,7 @@ const (
 	// chunkSize is how many bytes are written at once; a longer line is written alone. Linux writes them to a pipe
 	// whole or, if the program ends first, not at all. The last 256 bytes of their page are left for the next lines.
 	chunkSize = 4096 - 256
-	// maxWaiting is how many texts may wait, for a reader that pauses. No long one follows after maxBytes.
+	// maxWaiting is how many texts may wait, for a reader that pauses. Once they take maxBytes, only short ones follow.
 	maxWaiting, maxBytes = 500, 16 << 20
 	// courtesy is how long Write waits, so that stdout and stderr are in order if somebody reads.
 	courtesy = 100 * time.Millisecond

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// isNull reports whether info has the number of the null device. A unit with PrivateDevices= has another file for it.
+// isNull reports whether info has the null device's number. With PrivateDevices=, a unit has another file for the device.
 func isNull(_ *os.File, info os.FileInfo) bool {
 	null, err := os.Stat(os.DevNull)
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 &&
